@@ -1,0 +1,1 @@
+"""dreamer_agent: latent Dreamer-style model-based reinforcement learning in JAX."""

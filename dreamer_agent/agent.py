@@ -1,0 +1,212 @@
+"""The learner: pure functions `init`, `act` and `update` over one state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dreamer_agent import optim
+from dreamer_agent.behaviour import ActorCritic, behaviour_losses, replay_value_loss
+from dreamer_agent.config import Config
+from dreamer_agent.nets import Params
+from dreamer_agent.ops import PercentileRange
+from dreamer_agent.specs import Specs
+from dreamer_agent.world_model import (
+    Actions,
+    Batch,
+    Latent,
+    Losses,
+    WorldModel,
+    drop_context,
+    imagine,
+    zero_actions,
+)
+
+Array = jax.Array
+Metrics = dict[str, Array]
+
+
+class AgentState(NamedTuple):
+    """Everything that learning changes, and `hyper`, the numbers it depends on."""
+
+    step: Array  # updates done
+    params: Params
+    slow_critic: Params
+    optimizer: Any
+    norm: PercentileRange
+    hyper: dict[str, Any]  # learning rate, entropy, loss scales, ...: data, so that they may vary under vmap
+    key: Array
+
+
+class ActState(NamedTuple):
+    """What acting remembers between steps: the latent and the action just taken, `[E, ...]`."""
+
+    latent: Latent
+    action: Actions
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity, so that jit can hold it as a static argument
+class Agent:
+    """The networks and sizes of one configuration; holds no arrays that change."""
+
+    config: Config
+    model: WorldModel
+    nets: ActorCritic
+    optimizer: optax.GradientTransformation
+
+    @classmethod
+    def create(cls, config: Config, obs_specs: Specs, act_specs: Specs) -> Agent:
+        """The agent for these spaces."""
+        dtype = compute_dtype(config.precision)
+        return cls(
+            config,
+            WorldModel.create(obs_specs, act_specs, config.model, dtype),
+            ActorCritic.create(act_specs, config.model, dtype),
+            optim.laprop(config.optimizer),
+        )
+
+    def init(self, key: Array) -> AgentState:
+        """A fresh state; the slow critic starts as a copy of the critic."""
+        model_key, nets_key, state_key = jax.random.split(key, 3)
+        features = self.model.rssm.initial(1).features
+        params = self.model.init(model_key) | self.nets.init(nets_key, features)
+        return AgentState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            slow_critic=jax.tree.map(jnp.copy, params["critic"]),
+            optimizer=self.optimizer.init(params),
+            norm=PercentileRange.zeros(),
+            hyper=hyper_parameters(self.config, self.model.obs_specs),
+            key=state_key,
+        )
+
+    def init_act(self, num_envs: int) -> ActState:
+        """The memory of `num_envs` environments that have not started."""
+        return ActState(self.model.rssm.initial(num_envs), zero_actions(self.model.act_specs, (num_envs,)))
+
+    def act(
+        self, params: Params, key: Array, carry: ActState, obs: Any, is_first: Array, explore: Array
+    ) -> ActState:
+        """See `obs` `[E, ...]` and choose actions: sampled where `explore`, else the mode.
+
+        The returned latent is the one to store with the step.
+        """
+        latent_key, action_key = jax.random.split(key)
+        latent = self.model.observe_step(params, latent_key, carry.latent, carry.action, obs, is_first)
+        policy = self.nets.policy(params["actor"], latent.features)
+        action = jax.tree.map(
+            lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), policy.sample(action_key), policy.mode()
+        )
+        return ActState(latent, action)
+
+    def update(self, state: AgentState, batch: Batch) -> tuple[AgentState, Latent, Metrics]:
+        """One step on a batch `[B, C + T, ...]`: one loss, one backward pass, one optimiser.
+
+        Gives the new state, the posterior latents `[B, T, ...]` for the replay, and scalar metrics.
+        """
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step))
+        gradients, (losses, norm, latents, metrics) = jax.grad(self._loss, has_aux=True)(
+            state.params, state, batch, keys
+        )
+        new_state, norms = self._apply(state, gradients, norm)
+        metrics |= norms | {f"loss/{key}": value.mean() for key, value in losses.items()}
+        return new_state, jax.lax.stop_gradient(latents), metrics
+
+    def _loss(
+        self, params: Params, state: AgentState, batch: Batch, keys: Array
+    ) -> tuple[Array, tuple[Losses, PercentileRange, Latent, Metrics]]:
+        """The weighted sum of all losses, as the paper orders them."""
+        hyper = state.hyper
+        gamma = 1.0 - 1.0 / hyper["discount_horizon"]
+
+        # World model, from the replayed sequences.
+        losses, latents, metrics = self.model.loss(params, batch, keys[0], hyper["free_nats"], gamma)
+
+        # Behaviour, from rollouts imagined at every posterior; the model gets no gradient from them.
+        frozen = jax.lax.stop_gradient(params)
+        starts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.stop_gradient(latents))
+
+        def policy(key: Array, latent: Latent) -> Actions:
+            return self.nets.policy(frozen["actor"], latent.features).sample(key)
+
+        horizon = self.config.behaviour.imagination_horizon
+        trajectory = imagine(self.model, frozen, policy, starts, keys[1], horizon)
+        imagined, first_return, norm, more = behaviour_losses(
+            self.model, self.nets, params, state.slow_critic, state.norm, trajectory, hyper
+        )
+        shape = batch["reward"][:, 1:].shape
+        losses |= {key: value.reshape(shape) for key, value in imagined.items()}
+
+        # The critic on replayed rewards; its gradient reaches the model.
+        if self.config.behaviour.replay_value_loss:
+            losses["repval"] = replay_value_loss(
+                self.nets, params, state.slow_critic, latents, drop_context(batch),
+                first_return.reshape(shape), gamma, hyper["lambda"],
+            )  # fmt: skip
+        return weighted_sum(losses, hyper["scales"]), (losses, norm, latents, metrics | more)
+
+    def _apply(
+        self, state: AgentState, gradients: Params, norm: PercentileRange
+    ) -> tuple[AgentState, Metrics]:
+        """The optimiser step and the moving averages that follow it."""
+        hyper = state.hyper
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
+        rate = optim.warmed_up(hyper["learning_rate"], hyper["warmup"], state.step)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        slow = optax.incremental_update(params["critic"], state.slow_critic, hyper["slow_critic_rate"])
+        new = state._replace(
+            step=state.step + 1, params=params, slow_critic=slow, optimizer=optimizer, norm=norm
+        )
+        return new, {"optimizer/gradient_norm": optax.global_norm(gradients), "optimizer/rate": rate}
+
+
+def weighted_sum(losses: Losses, scales: dict[str, Array]) -> Array:
+    """The scalar to minimise. The names of losses and scales must be the same."""
+    if set(losses) != set(scales):
+        raise ValueError(
+            f"Every loss needs a scale: without one are {sorted(set(losses) - set(scales))}, "
+            f"without a loss {sorted(set(scales) - set(losses))}."
+        )
+    shapes = {key: value.shape for key, value in losses.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"Every loss should have the shape [B, T]; got {shapes}.")
+    return sum(losses[key].mean() * scales[key] for key in losses)  # type: ignore[return-value]
+
+
+def hyper_parameters(config: Config, obs_specs: Specs) -> dict[str, Any]:
+    """The shape-free numbers of `config` as float32 scalars; they enter `update` as data."""
+    loss, behaviour, optimizer = config.loss, config.behaviour, config.optimizer
+    scales = {f"rec/{key}": loss.reconstruction for key in obs_specs}
+    scales |= {"reward": loss.reward, "continue": loss.cont}
+    scales |= {"dyn": loss.dynamics, "rep": loss.representation}
+    scales |= {"policy": loss.policy, "value": loss.value}
+    if behaviour.replay_value_loss:
+        scales["repval"] = loss.replay_value
+    numbers = {
+        "learning_rate": optimizer.learning_rate,
+        "warmup": optimizer.warmup,
+        "entropy": behaviour.entropy,
+        "lambda": behaviour.lambda_,
+        "discount_horizon": behaviour.discount_horizon,
+        "slow_critic_rate": behaviour.slow_critic_rate,
+        "return_rate": behaviour.return_rate,
+        "free_nats": loss.free_nats,
+        "scales": scales,
+    }
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), numbers)
+
+
+def compute_dtype(precision: str) -> Any:
+    """float32 on CPU (where bfloat16 is emulated), bfloat16 on accelerators, unless asked otherwise."""
+    if precision == "auto":
+        precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(precision)
+
+
+def count_parameters(params: Params) -> int:
+    """Number of trained numbers."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,88 @@
+"""Actor and critic networks over latent features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from dreamer_agent import ops
+from dreamer_agent.config import ModelConfig
+from dreamer_agent.distributions import Categorical, Normal, TwoHot
+from dreamer_agent.nets import ActionHead, Head, Net, Params, from_linen
+from dreamer_agent.specs import Specs
+from dreamer_agent.world_model import Actions
+
+Array = jax.Array
+
+
+@dataclass(frozen=True)
+class ActionDistribution:
+    """Independent distributions for all action keys; log-probabilities and entropies are summed over them."""
+
+    parts: Mapping[str, Categorical | Normal]
+
+    def mode(self) -> Actions:
+        """The likeliest action."""
+        return {key: part.mode() for key, part in self.parts.items()}
+
+    def sample(self, key: Array) -> Actions:
+        """A random action."""
+        keys = jax.random.split(key, len(self.parts))
+        return {name: part.sample(k) for k, (name, part) in zip(keys, self.parts.items(), strict=True)}
+
+    def log_prob(self, actions: Actions) -> Array:
+        """Joint log-probability, without the event's axes."""
+        return sum(part.log_prob(actions[key]) for key, part in self.parts.items())  # type: ignore[return-value]
+
+    def entropy(self) -> Array:
+        """Joint entropy in nats."""
+        return sum(part.entropy() for part in self.parts.values())  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """The two networks that learn from imagined latents."""
+
+    actor: Net
+    critic: Net
+    act_specs: Specs
+    bins: np.ndarray
+
+    @classmethod
+    def create(cls, act_specs: Specs, config: ModelConfig, dtype: Any) -> ActorCritic:
+        """V3's heads: nearly uniform actions and a value of exactly zero at the start."""
+        size = dict(layers=config.policy_layers, units=config.units, dtype=dtype)
+        return cls(
+            actor=from_linen(ActionHead(specs=dict(act_specs), **size)),
+            critic=from_linen(Head(features=config.bins, scale=0.0, **size)),
+            act_specs=act_specs,
+            bins=ops.symexp_bins(config.bins),
+        )
+
+    def init(self, key: Array, features: Array) -> Params:
+        """Parameters of both, given features `[1, F]`."""
+        actor_key, critic_key = jax.random.split(key)
+        return {
+            "actor": self.actor.init(actor_key, features),
+            "critic": self.critic.init(critic_key, features),
+        }
+
+    def policy(self, params: Params, features: Array) -> ActionDistribution:
+        """Distributions over actions at `features` `[..., F]`; `params` of the actor."""
+        raw = self.actor.apply(params, features)
+        parts: dict[str, Categorical | Normal] = {}
+        for key, spec in sorted(self.act_specs.items()):
+            ndim = len(spec.shape)
+            if spec.kind == "discrete":
+                parts[key] = Categorical.from_logits(raw[key]["logits"], ndim)
+            else:
+                parts[key] = Normal.bounded(raw[key]["mean"], raw[key]["std"], ndim)
+        return ActionDistribution(parts)
+
+    def value(self, params: Params, features: Array) -> TwoHot:
+        """The return expected from `features` `[..., F]`; `params` of a critic."""
+        return TwoHot(self.critic.apply(params, features), self.bins)

@@ -1,0 +1,327 @@
+"""Typed, frozen configuration: the one source of truth, with one commented default for each field.
+
+A configuration is `Config()` plus presets (YAML files in `configs/`, data only) plus overrides
+(`key=value`). An unknown key or a value of the wrong type names what was meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from dreamer_agent.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and how it is run."""
+
+    id: str = "CartPole-v1"  # a gymnasium id, "module:Id-v0", or "suite:task" (`dreamer-agent envs`)
+    num_envs: int = 4  # environments stepped together
+    action_repeat: int = 1  # env.step calls for one action; their rewards are summed
+    kwargs: Mapping[str, Any] = field(default_factory=dict)  # handed to the environment's constructor
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the networks. A size preset sets the first five (deter = 8 hidden from 1m on)."""
+
+    deter: int = 512  # D, width of the deterministic state h
+    hidden: int = 64  # width of the layers inside the RSSM
+    classes: int = 4  # K, classes of each categorical latent
+    units: int = 64  # width of the encoder, decoder and head MLPs
+    depth: int = 4  # base channels of the convolutions
+    stoch: int = 32  # S, number of categorical latents
+    blocks: int = 8  # g, blocks of the recurrent cell and of the image decoder
+    encoder: str = "linen"  # a registered encoder: linen, haiku, or your own
+    encoder_layers: int = 3  # MLP layers for vector observations
+    decoder_layers: int = 3  # MLP layers of the vector decoder
+    head_layers: int = 1  # MLP layers of the reward and continue heads
+    policy_layers: int = 3  # MLP layers of actor and critic
+    channel_multipliers: tuple[int, ...] = (2, 3, 4, 4)  # of depth, one for each halving of the image
+    kernel: int = 5  # side of the convolution kernels
+    strided: bool = False  # halve images by strided convolutions instead of max-pooling (cheaper)
+    unimix: float = 0.01  # share of the uniform distribution in every latent categorical
+    bins: int = 255  # two-hot bins of the reward head and the critic
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Scales of the losses, and the free bits. All enter the update as data."""
+
+    reconstruction: float = 1.0  # each observation key
+    reward: float = 1.0
+    cont: float = 1.0  # the continue head
+    dynamics: float = 1.0  # KL that trains the prior
+    representation: float = 0.1  # KL that trains the posterior
+    policy: float = 1.0
+    value: float = 1.0
+    replay_value: float = 0.3
+    free_nats: float = 1.0  # KL below which neither KL loss is paid
+
+
+@dataclass(frozen=True)
+class BehaviourConfig:
+    """Actor and critic."""
+
+    imagination_horizon: int = 15  # H, steps imagined from every posterior
+    discount_horizon: float = 333.0  # the discount is 1 - 1/horizon
+    lambda_: float = 0.95  # of the lambda-return
+    entropy: float = 3e-4  # scale of the entropy bonus
+    slow_critic_rate: float = 0.02  # moving average of the slow critic, per update
+    return_rate: float = 0.01  # moving average of the return percentiles, per update
+    replay_value_loss: bool = True  # off: actor and critic learn strictly from imagination
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """LaProp behind adaptive gradient clipping."""
+
+    learning_rate: float = 4e-5
+    warmup: int = 1000  # updates until the learning rate is reached, linearly from zero
+    clip: float = 0.3  # AGC: largest ratio of gradient norm to parameter norm, per tensor
+    beta1: float = 0.9  # momentum
+    beta2: float = 0.999  # second moment
+    eps: float = 1e-20
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """The store of experience and how it is replayed."""
+
+    capacity: int = 5_000_000  # steps kept over all environments
+    batch_size: int = 16  # B, sequences in a batch
+    batch_length: int = 64  # T, trained steps in a sequence (one context step comes before them)
+    ratio: float = 32.0  # replayed steps per env step; updates per env step = ratio / (B * T)
+    prefill: int = 1024  # env steps before the first update
+    online: bool = True  # every fresh window is trained on at least once
+    max_gb: float = 0.0  # refuse a larger replay; 0 means the memory that is free at start
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop around the update."""
+
+    steps: int = 100_000  # env steps, after action repeat and without reset rows
+    log_every: int = 500  # env steps between rows of metrics
+    checkpoint_every: int = 10_000  # env steps between checkpoints
+    keep_checkpoints: int = 2
+    eval_every: int = 0  # env steps between evaluations on the way; 0 means only at the end
+    eval_episodes: int = 20  # episodes of an evaluation
+    eval_envs: int = 10  # environments that an evaluation steps together
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run is made of."""
+
+    env: EnvConfig = EnvConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    behaviour: BehaviourConfig = BehaviourConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    replay: ReplayConfig = ReplayConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on CPU, else bfloat16
+
+    @property
+    def updates_per_env_step(self) -> float:
+        """ratio / (B * T)."""
+        return self.replay.ratio / (self.replay.batch_size * self.replay.batch_length)
+
+
+def load_config(presets: Iterable[str] = (), overrides: Iterable[str] = ()) -> Config:
+    """`Config()` with `presets` (names or paths, later ones win) and `key=value` overrides on top.
+
+    Raises `ConfigError` for an unknown preset or key, or a value of the wrong type.
+    """
+    config = Config()
+    for preset in presets:
+        config = merge(config, read_yaml(find_preset(preset)))
+    for override in overrides:
+        config = merge(config, parse_override(override))
+    return validate(config)
+
+
+def merge(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+    """`config` (any of the dataclasses above) with the nested `changes` applied and checked."""
+    hints = typing.get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        path = f"{prefix}{key}"
+        if key not in hints:
+            raise ConfigError(_unknown_key(path, config, prefix))
+        current = getattr(config, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"'{path}' is a group of values, got {value!r}: set one, {path}.NAME=VALUE.")
+            values[key] = merge(current, value, f"{path}.")
+        else:
+            values[key] = _checked(path, value, hints[key])
+    return dataclasses.replace(config, **values)
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`a.b=value` as `{"a": {"b": value}}`; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"An override has the form key=value, such as replay.ratio=64; got '{text}'.")
+    nested: Any = yaml.safe_load(value) if value else ""
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as nested plain values, for YAML."""
+    plain = dataclasses.asdict(config)
+    plain["model"]["channel_multipliers"] = list(plain["model"]["channel_multipliers"])
+    plain["env"]["kwargs"] = dict(plain["env"]["kwargs"])
+    return plain
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write `config` as YAML that `read_config` reads back."""
+    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def read_config(path: Path) -> Config:
+    """The configuration saved at `path`."""
+    return validate(merge(Config(), read_yaml(path)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; only plain data is ever built from it."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}".replace("\n", " ")) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} should hold keys and values, got {type(content).__name__}.")
+    return content
+
+
+def presets_folder() -> Path:
+    """Where the presets lie: inside an installed package, beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def preset_names() -> list[str]:
+    """All shipped presets, sizes as `size/1m`."""
+    folder = presets_folder()
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def find_preset(name: str) -> Path:
+    """The file of a shipped preset, or the YAML file at the path `name`."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"There is no preset file '{name}': check the path.")
+        return path
+    if name not in preset_names():
+        raise ConfigError(f"Unknown preset '{name}'{_nearest(name, preset_names())}")
+    return presets_folder() / f"{name}.yaml"
+
+
+def validate(config: Config) -> Config:
+    """`config`, if its values fit together; else a `ConfigError` that names the field."""
+    model, replay = config.model, config.replay
+    positive = {
+        "env.num_envs": config.env.num_envs,
+        "env.action_repeat": config.env.action_repeat,
+        "replay.batch_size": replay.batch_size,
+        "replay.batch_length": replay.batch_length - 1,
+        "behaviour.imagination_horizon": config.behaviour.imagination_horizon,
+        "behaviour.discount_horizon": config.behaviour.discount_horizon - 1,
+        "train.steps": config.train.steps,
+        "train.log_every": config.train.log_every,
+        "train.checkpoint_every": config.train.checkpoint_every,
+        "train.eval_envs": config.train.eval_envs,
+        **{f"model.{name}": getattr(model, name) for name in ("deter", "hidden", "units", "depth", "stoch")},
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise ConfigError(f"'{name}' is too small: raise it.")
+    if model.deter % model.blocks:
+        raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
+    if not 2 <= model.classes <= 256:
+        raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")
+    if replay.capacity < config.env.num_envs * (replay.batch_length + 2):
+        raise ConfigError(
+            f"replay.capacity={replay.capacity} holds no sequence of {replay.batch_length} steps for each "
+            f"of {config.env.num_envs} environments: raise it to at least "
+            f"{config.env.num_envs * (replay.batch_length + 2)}."
+        )
+    return config
+
+
+def _checked(path: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint` of the field `path`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise ConfigError(f"'{path}' takes one of {', '.join(map(str, args))}; got {value!r}.")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_checked(path, item, args[0]) for item in value)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as a string
+        except ValueError:
+            pass
+    elif hint is int and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            if float(value) == int(float(value)):
+                return int(float(value))
+        except ValueError:
+            pass
+    elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and isinstance(value, hint):
+        return value
+    expected = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"'{path}' takes a value of type {expected}; got {value!r}.")
+
+
+def _unknown_key(path: str, config: Any, prefix: str) -> str:
+    """The sentence for a key that does not exist, with what was probably meant."""
+    known = [f"{prefix}{f.name}" for f in dataclasses.fields(config)]
+    everywhere = known + [key for key in all_keys() if key not in known]
+    name = path.rsplit(".", 1)[-1]
+    same_name = [key for key in everywhere if key.rsplit(".", 1)[-1] == name]
+    return f"Unknown configuration key '{path}'{_nearest(path, everywhere, same_name)}"
+
+
+def all_keys(config: Any = None, prefix: str = "") -> list[str]:
+    """Every key of the configuration, dotted."""
+    keys: list[str] = []
+    config = Config() if config is None else config
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            keys += all_keys(value, f"{prefix}{entry.name}.")
+        else:
+            keys.append(f"{prefix}{entry.name}")
+    return keys
+
+
+def _nearest(name: str, known: list[str], first: Iterable[str] = ()) -> str:
+    """": did you mean X or Y?" for the nearest neighbours of `name`."""
+    close = list(dict.fromkeys([*first, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)]))[:3]
+    if close:
+        return f": did you mean {' or '.join(close)}?"
+    return f": known are {', '.join(known)}."

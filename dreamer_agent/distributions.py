@@ -1,0 +1,183 @@
+"""What heads predict: small distributions over the last axes of an array.
+
+All share one vocabulary: `mode()` the most likely value, `mean()` the expected one where it differs,
+`sample(key)`, `log_prob(x)`, `loss(target)`, `entropy()`, `kl(other)`. Results sum over the event's axes
+(`event_ndim` of them), so that a head over `[B, T, ...]` gives `[B, T]`. All numbers are float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamer_agent import ops
+
+Array = jax.Array
+
+
+def sum_event(x: Array, ndim: int) -> Array:
+    """Sum over the last `ndim` axes."""
+    return x.sum(tuple(range(-ndim, 0))) if ndim else x
+
+
+class Prediction(Protocol):
+    """What every head can do: name a value and be scored against a target."""
+
+    def mode(self) -> Array:
+        """The value to show or to act on."""
+
+    def loss(self, target: Array) -> Array:
+        """Score of `target`, to be minimised, without the event's axes."""
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Integers; `log_probs` `[..., *event, classes]` are normalised."""
+
+    log_probs: Array
+    event_ndim: int = 0
+
+    @classmethod
+    def from_logits(cls, logits: Array, event_ndim: int = 0, unimix: float = 0.0) -> Categorical:
+        """From unnormalised logits, mixed with `unimix` of the uniform distribution."""
+        return cls(ops.mix_uniform(logits.astype(jnp.float32), unimix), event_ndim)
+
+    def mode(self) -> Array:
+        """The most likely index, `[..., *event]`."""
+        return self.log_probs.argmax(-1)
+
+    def sample(self, key: Array) -> Array:
+        """One index for each element, `[..., *event]`."""
+        return jax.random.categorical(key, self.log_probs, axis=-1)
+
+    def log_prob(self, index: Array) -> Array:
+        """Log-probability of `index` `[..., *event]`."""
+        picked = jnp.take_along_axis(self.log_probs, index[..., None].astype(jnp.int32), -1)[..., 0]
+        return sum_event(picked, self.event_ndim)
+
+    def loss(self, target: Array) -> Array:
+        """Cross-entropy against indices."""
+        return -self.log_prob(target)
+
+    def entropy(self) -> Array:
+        """Entropy in nats."""
+        return sum_event(-(jnp.exp(self.log_probs) * self.log_probs).sum(-1), self.event_ndim)
+
+    def kl(self, other: Categorical) -> Array:
+        """KL(self || other) in nats."""
+        gap = jnp.exp(self.log_probs) * (self.log_probs - other.log_probs)
+        return sum_event(gap.sum(-1), self.event_ndim)
+
+    def onehot(self, index: Array) -> Array:
+        """`index` as one-hot `[..., *event, classes]` with the straight-through gradient of the probabilities."""
+        hot = jax.nn.one_hot(index, self.log_probs.shape[-1], dtype=jnp.float32)
+        return ops.straight_through(hot, jnp.exp(self.log_probs))
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Independent normals with `mean` and `std` of shape `[..., *event]`."""
+
+    loc: Array
+    std: Array
+    event_ndim: int = 0
+
+    @classmethod
+    def bounded(
+        cls, mean: Array, std: Array, event_ndim: int, low: float = 0.1, high: float = 1.0
+    ) -> Normal:
+        """Mean tanh(mean), std between `low` and `high` by a sigmoid shifted by 2 (V3's actor)."""
+        mean, std = mean.astype(jnp.float32), std.astype(jnp.float32)
+        return cls(jnp.tanh(mean), (high - low) * jax.nn.sigmoid(std + 2.0) + low, event_ndim)
+
+    def mode(self) -> Array:
+        """The mean."""
+        return self.loc
+
+    def sample(self, key: Array) -> Array:
+        """One value, `[..., *event]`."""
+        return self.loc + self.std * jax.random.normal(key, self.loc.shape, jnp.float32)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log-density of `x`."""
+        z = (x - self.loc) / self.std
+        return sum_event(-0.5 * z**2 - jnp.log(self.std) - 0.5 * jnp.log(2 * jnp.pi), self.event_ndim)
+
+    def entropy(self) -> Array:
+        """Differential entropy in nats."""
+        return sum_event(jnp.log(self.std) + 0.5 * jnp.log(2 * jnp.pi * jnp.e), self.event_ndim)
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """A probability; `logit` has the shape of the event's batch."""
+
+    logit: Array
+
+    def prob(self) -> Array:
+        """Probability of one."""
+        return jax.nn.sigmoid(self.logit)
+
+    def mode(self) -> Array:
+        """True where one is the likelier."""
+        return self.logit > 0
+
+    def loss(self, target: Array) -> Array:
+        """Cross-entropy against `target`, which may lie between 0 and 1."""
+        return -(target * jax.nn.log_sigmoid(self.logit) + (1 - target) * jax.nn.log_sigmoid(-self.logit))
+
+
+@dataclass(frozen=True)
+class TwoHot:
+    """A number as a distribution over bins in raw space; `logits` `[..., bins]` (V3, eq. 10)."""
+
+    logits: Array
+    bins: np.ndarray
+
+    def mean(self) -> Array:
+        """The expected value, exactly zero for zero logits."""
+        return ops.symmetric_mean(jax.nn.softmax(self.logits, -1), jnp.asarray(self.bins))
+
+    def mode(self) -> Array:
+        """The expected value: the point estimate of a two-hot head."""
+        return self.mean()
+
+    def loss(self, target: Array) -> Array:
+        """Cross-entropy against the two-hot encoding of `target` `[...]`."""
+        weights = ops.twohot(jax.lax.stop_gradient(target), self.bins)
+        return -(weights * jax.nn.log_softmax(self.logits, -1)).sum(-1)
+
+
+@dataclass(frozen=True)
+class SymlogError:
+    """A vector predicted in symlog space; `prediction` `[..., *event]`, squared error summed."""
+
+    prediction: Array
+    event_ndim: int
+
+    def mode(self) -> Array:
+        """The prediction in the units of the observation."""
+        return ops.symexp(self.prediction)
+
+    def loss(self, target: Array) -> Array:
+        """Squared distance to symlog(target)."""
+        return sum_event(jnp.square(self.prediction - ops.symlog(target)), self.event_ndim)
+
+
+@dataclass(frozen=True)
+class PixelError:
+    """An image with values in [0, 1], `prediction` `[..., height, width, channels]`."""
+
+    prediction: Array
+
+    def mode(self) -> Array:
+        """The image as uint8."""
+        return jnp.round(self.prediction * 255).astype(jnp.uint8)
+
+    def loss(self, target: Array) -> Array:
+        """Squared error against uint8 pixels / 255, summed over the image."""
+        return sum_event(jnp.square(self.prediction - target.astype(jnp.float32) / 255), 3)

@@ -1,0 +1,77 @@
+"""JAX-native environments as a `VectorEnv` for the host loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamer_agent.envs.protocol import Actions, JaxEnv, Rows
+from dreamer_agent.errors import EnvironmentFault
+
+
+class JaxVectorEnv:
+    """`num_envs` copies of a `JaxEnv`, vmapped and jitted; an ended episode restarts on the next step."""
+
+    def __init__(self, env: JaxEnv, num_envs: int, action_repeat: int = 1):
+        self.env, self.num_envs, self.repeat = env, num_envs, action_repeat
+        self.obs_specs, self.act_specs = env.obs_specs, env.act_specs
+        self._start = jax.jit(jax.vmap(self._reset_one))
+        self._advance = jax.jit(jax.vmap(self._step_one))
+        self._carry: Any = None
+
+    def reset(self, seed: int) -> list[Rows]:
+        """Start all environments from keys derived from `seed`."""
+        self._carry, out = self._start(jax.random.split(jax.random.PRNGKey(seed), self.num_envs))
+        return [self._rows(out)]
+
+    def step(self, actions: Actions) -> list[Rows]:
+        """Step all environments, or restart those that had ended; see `VectorEnv.step`."""
+        self._carry, out = self._advance(self._carry, actions)
+        return [self._rows(out)]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _reset_one(self, key: Any) -> tuple[Any, tuple]:
+        key, reset_key = jax.random.split(key)
+        state, obs = self.env.reset(reset_key)
+        done, time = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+        return (key, state, done, time), (obs, jnp.zeros(()), ~done, done, done)
+
+    def _step_one(self, carry: Any, action: Any) -> tuple[Any, tuple]:
+        key, state, done, time = carry
+        key, step_key, reset_key = jax.random.split(key, 3)
+        stepped = self._repeated(step_key, state, action, time)
+        fresh_carry, fresh_out = self._reset_one(reset_key)
+        # The state that step returns may differ from reset's in weak types only: cast to one form.
+        fresh = ((key, *fresh_carry[1:]), fresh_out)
+        ongoing = ((key, *stepped[0]), stepped[1])
+        return jax.tree.map(lambda new, old: jnp.where(done, new, old).astype(jnp.asarray(new).dtype), fresh, ongoing)
+
+    def _repeated(self, key: Any, state: Any, action: Any, time: Any) -> tuple[tuple, tuple]:
+        """`repeat` steps with one action; nothing moves after an end."""
+        ended, total = jnp.zeros((), bool), jnp.zeros(())
+        terminal, obs = ended, None
+        limit = jnp.inf if self.env.time_limit is None else self.env.time_limit
+        for step_key in jax.random.split(key, self.repeat):
+            new = self.env.step(step_key, state, action)
+            old = (state, new[1] if obs is None else obs)
+            state, obs = jax.tree.map(lambda a, b, e=ended: jnp.where(e, a, b), old, new[:2])
+            total += jnp.where(ended, 0.0, new[2])
+            terminal |= ~ended & new[3]
+            time = time + ~ended
+            ended |= new[3] | new[4] | (time >= limit)
+        return (state, ended, time), (obs, total, jnp.zeros((), bool), ended, terminal)
+
+    def _rows(self, out: tuple) -> Rows:
+        obs, reward, is_first, is_last, is_terminal = jax.tree.map(np.asarray, out)
+        obs = {key: obs[key].astype(spec.dtype) for key, spec in self.obs_specs.items()}
+        for key, value in {**obs, "reward": reward}.items():
+            if not np.isfinite(value).all():
+                raise EnvironmentFault(
+                    f"The environment {type(self.env).__name__} gave NaN or infinity in '{key}': mend its step."
+                )
+        return Rows(obs, reward.astype(np.float32), is_first, is_last, is_terminal)

@@ -1,0 +1,99 @@
+"""From the name of an environment to a `VectorEnv`.
+
+`suite:task` goes to a registered suite; anything else is a gymnasium id ("module:Id-v0" imports first).
+gymnasium itself is imported only when one of its environments is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dreamer_agent.config import EnvConfig
+from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
+from dreamer_agent.errors import ConfigError, missing_extra
+
+SuiteFactory = Callable[[str, EnvConfig, int], VectorEnv]
+SUITES: dict[str, SuiteFactory] = {}
+
+
+def register_suite(name: str) -> Callable[[SuiteFactory], SuiteFactory]:
+    """Register `factory(task, env_config, num_envs) -> VectorEnv` for ids that start with `name:`."""
+
+    def register(factory: SuiteFactory) -> SuiteFactory:
+        SUITES[name] = factory
+        return factory
+
+    return register
+
+
+def make_env(config: EnvConfig, num_envs: int | None = None) -> VectorEnv:
+    """The environments that `config` describes; `num_envs` overrides its number."""
+    count = config.num_envs if num_envs is None else num_envs
+    suite, colon, task = config.id.partition(":")
+    if colon and suite in SUITES:
+        return SUITES[suite](task, config, count)
+    return _gymnasium(config, count)
+
+
+def _gymnasium(config: EnvConfig, count: int) -> VectorEnv:
+    import gymnasium as gym
+
+    from dreamer_agent.envs.gymnasium_adapter import make_vector
+
+    def factory() -> gym.Env:
+        try:
+            return gym.make(config.id, **config.kwargs)
+        except (gym.error.UnregisteredEnv, gym.error.NamespaceNotFound, ModuleNotFoundError) as error:
+            raise ConfigError(
+                f"There is no environment '{config.id}': {str(error).rstrip('.')}. Known suites are "
+                f"{', '.join(sorted(SUITES))}, written suite:task; anything else is a gymnasium id."
+            ) from error
+
+    return make_vector([factory] * count, config.action_repeat)
+
+
+def _jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
+    from dreamer_agent.envs.jax_adapter import JaxVectorEnv
+
+    return JaxVectorEnv(env, count, config.action_repeat)
+
+
+@register_suite("toy")
+def _toy(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    from dreamer_agent.envs.toy import Catch
+
+    if task != "catch":
+        raise ConfigError(f"The suite 'toy' has the task catch; got '{task}'.")
+    return _jax(Catch(**config.kwargs), config, count)
+
+
+@register_suite("gymnax")
+def _gymnax(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    from dreamer_agent.envs.gymnax import GymnaxEnv
+
+    return _jax(GymnaxEnv(task, **config.kwargs), config, count)
+
+
+@register_suite("minigrid")
+def _minigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """MiniGrid from pixels: the agent's 7x7 view, `tile_size` pixels a cell (4 unless given)."""
+    import gymnasium as gym
+
+    from dreamer_agent.envs.gymnasium_adapter import make_vector
+
+    try:
+        from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
+    except ImportError as error:
+        raise missing_extra("minigrid", "minigrid") from error
+    kwargs: dict[str, Any] = dict(config.kwargs)
+    tile_size = kwargs.pop("tile_size", 4)
+
+    def factory() -> gym.Env:
+        try:
+            env = gym.make(task, **kwargs)
+        except gym.error.Error as error:
+            raise ConfigError(f"MiniGrid has no environment '{task}': {error}") from error
+        return ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=tile_size))
+
+    return make_vector([factory] * count, config.action_repeat)

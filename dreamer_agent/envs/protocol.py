@@ -1,0 +1,70 @@
+"""What the training loop expects of environments, and what a JAX-native environment looks like."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from dreamer_agent.specs import Specs
+
+Actions = dict[str, np.ndarray]
+
+
+class Rows(NamedTuple):
+    """One step of every environment, time t: what was seen on arriving there.
+
+    `obs` arrays `[E, *shape]`; `reward` float32 `[E]`, received on arriving; `is_first` where an episode
+    starts; `is_last` where it ends for any reason; `is_terminal` where it ends by the task's own rules, so
+    that no value is left. A truncation is `is_last` without `is_terminal`. `mask` `[E]`: the environments
+    that have a row here; None means all.
+    """
+
+    obs: dict[str, np.ndarray]
+    reward: np.ndarray
+    is_first: np.ndarray
+    is_last: np.ndarray
+    is_terminal: np.ndarray
+    mask: np.ndarray | None = None
+
+
+class VectorEnv(Protocol):
+    """Several environments stepped together; every kind of environment is brought into this form."""
+
+    num_envs: int
+    obs_specs: Specs
+    act_specs: Specs
+
+    def reset(self, seed: int) -> list[Rows]:
+        """Start all environments."""
+
+    def step(self, actions: Actions) -> list[Rows]:
+        """Step all environments with actions `[E, *shape]` as the policy gave them.
+
+        Gives the rows that follow, in order: usually one for all environments; a second, masked one where
+        an episode ended and the next began within the same call. The policy sees each in turn. An action
+        for an environment whose last row was `is_last` is ignored.
+        """
+
+    def close(self) -> None:
+        """Free what the environments hold."""
+
+
+@runtime_checkable
+class JaxEnv(Protocol):
+    """A JAX-native environment: pure functions of one environment, to be vmapped and jitted.
+
+    It never resets by itself, and it knows nothing of time limits: `time_limit` is the number of steps after
+    which the caller truncates (None: never). Observations and actions are dicts that match the specs;
+    continuous actions lie in [-1, 1].
+    """
+
+    obs_specs: Specs
+    act_specs: Specs
+    time_limit: int | None
+
+    def reset(self, key: Any) -> tuple[Any, dict[str, Any]]:
+        """`key` to `(state, obs)`."""
+
+    def step(self, key: Any, state: Any, action: dict[str, Any]) -> tuple[Any, dict[str, Any], Any, Any, Any]:
+        """`(state, obs, reward, terminated, truncated)` after `action`."""

@@ -1,0 +1,119 @@
+"""Linen layers that the world model and the heads are built from.
+
+Parameters are float32; computation runs in `dtype` (bfloat16 on accelerators), normalisation in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+DType = Any
+
+
+def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initializers.Initializer:
+    """Truncated normal (±2 std) whose resulting std is `scale` / sqrt(fan_in); zeros where scale is 0.
+
+    `fan_in` defaults to that of the kernel. `BlockLinear` hands in the whole width of its input, as the
+    official implementation does, which makes its weights sqrt(blocks) smaller than the rule says.
+    """
+    if scale == 0:
+        return nn.initializers.zeros_init()
+    if fan_in is None:
+        return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
+    # 0.8796 is the std of a unit normal cut at ±2.
+    return nn.initializers.truncated_normal(scale / math.sqrt(fan_in) / 0.87962566103423978)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) over the last axis with a learned scale and no offset (V3), computed in float32."""
+
+    eps: float = 1e-4
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[..., D]` to `[..., D]` of the same type."""
+        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        norm = jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + self.eps)
+        return (wide * norm * scale).astype(x.dtype)
+
+
+class Linear(nn.Module):
+    """x W + b to an output of shape `[..., *features]`; `scale` multiplies the initial weights."""
+
+    features: int | tuple[int, ...]
+    scale: float = 1.0
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[..., D]` to `[..., *features]`."""
+        shape = (self.features,) if isinstance(self.features, int) else self.features
+        init = truncated_normal(self.scale)
+        y = nn.Dense(math.prod(shape), dtype=self.dtype, kernel_init=init, name="dense")(x)
+        return y.reshape(*x.shape[:-1], *shape)
+
+
+class Activated(nn.Module):
+    """silu(norm(x W + b)), the layer that V3 uses everywhere."""
+
+    features: int
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[..., D]` to `[..., features]`."""
+        x = Linear(self.features, dtype=self.dtype, name="linear")(x)
+        return nn.silu(RMSNorm(name="norm")(x))
+
+
+class MLP(nn.Module):
+    """`layers` times `Activated`."""
+
+    layers: int
+    features: int
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[..., D]` to `[..., features]`."""
+        x = x.astype(self.dtype)
+        for index in range(self.layers):
+            x = Activated(self.features, self.dtype, name=f"layer{index}")(x)
+        return x
+
+
+class BlockLinear(nn.Module):
+    """A linear map with a block-diagonal matrix: block k of the output sees block k of the input only.
+
+    `shared` `[..., S]`, where given, is seen by every block, as if it were appended to each. The kernel
+    `[blocks, in/blocks + S, out/blocks]` then acts as one batched product on the blocks and one ordinary
+    product on the shared part, so that the shared part is never copied `blocks` times.
+    """
+
+    features: int
+    blocks: int
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, shared: Array | None = None) -> Array:
+        """`[..., D]` (and `[..., S]`) to `[..., features]`; blocks lie side by side on the last axis."""
+        g, width = self.blocks, x.shape[-1] // self.blocks
+        extra = 0 if shared is None else shared.shape[-1]
+        out = self.features // g
+        init = truncated_normal(fan_in=g * (width + extra))
+        kernel = self.param("kernel", init, (g, width + extra, out)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
+        blocks = x.reshape(*x.shape[:-1], g, width).astype(self.dtype)
+        y = jnp.einsum("...gi,gio->...go", blocks, kernel[:, :width])
+        y = y.reshape(*x.shape[:-1], self.features)
+        if shared is not None:
+            dense = kernel[:, width:].swapaxes(0, 1).reshape(extra, self.features)
+            y = y + shared.astype(self.dtype) @ dense
+        return y + bias

@@ -1,0 +1,159 @@
+"""Replay in main memory: NumPy rings, bounded, with its size known before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dreamer_agent.replay import windows
+
+Tree = dict[str, Any]
+Layout = Mapping[str, Any]  # nested: name -> (shape, dtype) of one step
+FLAGS = ("is_first", "is_last", "is_terminal")
+
+
+class HostReplay:
+    """Sequences of experience from `num_envs` streams.
+
+    `layout` gives `(shape, dtype)` of every array of one step: `obs`, `action`, `reward`, the three flags
+    and the packed `latent`. Batches are nested dicts `[B, context + length, ...]`. What is sampled depends
+    on the seed and on how often was sampled, on nothing else.
+    """
+
+    def __init__(
+        self, layout: Layout, num_envs: int, capacity: int, batch_size: int, batch_length: int,
+        context: int = 1, online: bool = True, seed: int = 0,
+    ):  # fmt: skip
+        self.length = capacity // num_envs
+        self.batch_size, self.stride = batch_size, batch_length
+        self.context, self.size = context, context + batch_length
+        if self.length < self.size + 1:
+            raise ValueError(f"A stream of {self.length} steps holds no window of {self.size}.")
+        self.online, self.seed = online, seed
+        self.data: Tree = _map_layout(
+            lambda shape, dtype: np.zeros((num_envs, self.length, *shape), dtype), layout
+        )
+        self.added = np.zeros(num_envs, np.int64)
+        self.served = np.zeros(num_envs, np.int64)
+        self.samples = 0
+
+    def add(self, step: Tree, mask: np.ndarray | None = None) -> None:
+        """Append one step `[E, ...]` to every stream, or to those where `mask` `[E]` is true."""
+        streams = np.arange(len(self.added)) if mask is None else np.flatnonzero(mask)
+        slots = self.added[streams] % self.length
+        for store, value in _pairs(self.data, step):
+            store[streams, slots] = value if mask is None else np.asarray(value)[streams]
+        self.added[streams] += 1
+
+    def ready(self) -> bool:
+        """Whether at least one window can be sampled."""
+        return bool(windows.window_counts(self.added, self.length, self.size).sum())
+
+    def sample(self) -> tuple[Tree, np.ndarray]:
+        """A batch `[B, C + T, ...]` and its ids `[B, 2]` (stream and first step), for `update_latents`.
+
+        Fresh windows of the online queue come first, the oldest ahead; the rest is uniform over all start
+        steps. A row followed by an is_first is served as is_last, and so is one whose episode was cut.
+        """
+        streams, starts = self._choose()
+        steps = starts[:, None] + np.arange(self.size)
+        slots = steps % self.length
+        batch = _map(lambda store: store[streams[:, None], slots], self.data)
+        following = (steps + 1) % self.length
+        known = steps + 1 < self.added[streams][:, None]
+        batch["is_last"] = batch["is_last"] | (self.data["is_first"][streams[:, None], following] & known)
+        return batch, np.stack([streams, starts], 1)
+
+    def update_latents(self, ids: np.ndarray, latents: Tree) -> None:
+        """Write posterior latents `[B, T, ...]` back to the trained steps of the windows `ids`."""
+        streams, starts = ids[:, :1], ids[:, 1:]
+        steps = starts + self.context + np.arange(self.stride)
+        held = steps >= windows.oldest(self.added, self.length)[streams]
+        where = np.broadcast_to(streams, steps.shape)[held], (steps % self.length)[held]
+        for store, value in _pairs(self.data["latent"], latents):
+            store[where] = np.asarray(value)[held]
+
+    def cut(self) -> None:
+        """Close every stream: its last step is served as is_last. For environments that start anew."""
+        last = (self.added - 1) % self.length
+        held = np.flatnonzero(self.added > 0)
+        self.data["is_last"][held, last[held]] = True
+
+    def save(self) -> Tree:
+        """The used part of the rings and all counters, as a tree of arrays."""
+        used = int(min(self.added.max(), self.length))
+        counters = {"added": self.added, "served": self.served, "samples": np.array(self.samples)}
+        return {"data": _map(lambda store: store[:, :used].copy(), self.data), **counters}
+
+    def restore(self, saved: Tree) -> None:
+        """The inverse of `save`, into a replay of the same layout and length."""
+        for store, value in _pairs(self.data, saved["data"]):
+            if store.shape[0] != value.shape[0] or store.shape[2:] != value.shape[2:]:
+                raise ValueError(f"Saved steps have the shape {value.shape}, this replay {store.shape}.")
+            store[:, : value.shape[1]] = value
+        self.added, self.served = np.array(saved["added"]), np.array(saved["served"])
+        self.samples = int(saved["samples"])
+
+    def _choose(self) -> tuple[np.ndarray, np.ndarray]:
+        fresh = self._fresh() if self.online else np.zeros((0, 2), np.int64)
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, self.samples]))
+        self.samples += 1
+        total = windows.window_counts(self.added, self.length, self.size).sum()
+        index = rng.integers(0, total, self.batch_size - len(fresh))
+        streams, starts = windows.nth_window(index, self.added, self.length, self.size)
+        return np.concatenate([fresh[:, 0], streams]), np.concatenate([fresh[:, 1], starts])
+
+    def _fresh(self) -> np.ndarray:
+        """Up to a batch of windows from the online queue, as `[n, 2]` streams and first steps."""
+        self.served = windows.next_fresh(self.served, self.added, self.length, self.stride)
+        waiting = (windows.fresh_counts(self.added, self.stride, self.size) - self.served).clip(0)
+        streams = np.repeat(np.arange(len(waiting)), waiting)
+        first = np.cumsum(waiting) - waiting
+        numbers = self.served[streams] + np.arange(len(streams)) - first[streams]
+        chosen = np.lexsort((streams, numbers))[: self.batch_size]
+        np.add.at(self.served, streams[chosen], 1)
+        return np.stack([streams[chosen], numbers[chosen] * self.stride], 1)
+
+
+def step_layout(obs: Layout, action: Layout, latent: Layout) -> Layout:
+    """The layout of one step from those of its observation, action and packed latent."""
+    flags = {name: ((), np.dtype(bool)) for name in FLAGS}
+    reward = ((), np.dtype(np.float32))
+    return {"obs": obs, "action": action, "reward": reward, **flags, "latent": latent}
+
+
+def replay_bytes(layout: Layout, capacity: int) -> int:
+    """Memory of a replay of `capacity` steps."""
+    per_step = 0
+    for value in layout.values():
+        if isinstance(value, Mapping):
+            per_step += replay_bytes(value, 1)
+        else:
+            shape, dtype = value
+            per_step += int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return per_step * capacity
+
+
+def _map_layout(function: Any, layout: Layout) -> Tree:
+    return {
+        key: _map_layout(function, value) if isinstance(value, Mapping) else function(*value)
+        for key, value in layout.items()
+    }
+
+
+def _map(function: Any, tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _map(function, value) for key, value in tree.items()}
+    return function(tree)
+
+
+def _pairs(stores: Tree, values: Tree) -> list[tuple[np.ndarray, Any]]:
+    """Arrays of `stores` beside those of `values`, which must have the same names."""
+    if set(stores) != set(values):
+        raise ValueError(f"A step holds {sorted(stores)}; got {sorted(values)}.")
+    out: list[tuple[np.ndarray, Any]] = []
+    for key, store in stores.items():
+        out += _pairs(store, values[key]) if isinstance(store, dict) else [(store, values[key])]
+    return out

@@ -1,0 +1,6 @@
+"""The loop around the learner: acting, replay, logging, checkpoints and evaluation."""
+
+from dreamer_agent.training.evaluate import Evaluation, evaluate
+from dreamer_agent.training.loop import Trainer, train
+
+__all__ = ["Evaluation", "Trainer", "evaluate", "train"]

@@ -1,0 +1,73 @@
+"""Memory known before the start: what the replay and the model will take, against what is free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import psutil
+
+from dreamer_agent.agent import Agent, count_parameters
+from dreamer_agent.config import Config
+from dreamer_agent.errors import MemoryBudgetError
+from dreamer_agent.replay import replay_bytes, step_layout
+from dreamer_agent.replay.host import Layout
+
+GB = 1e9
+COPIES = 5  # of the parameters: themselves, gradients, two optimiser moments, the update
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Sizes in bytes, and the count of trained parameters (the slow critic aside)."""
+
+    replay: int
+    model: int
+    parameters: int
+
+
+def latent_layout(agent: Agent) -> Layout:
+    """Shapes and types of one packed latent."""
+    packed = jax.eval_shape(lambda: agent.model.rssm.initial().pack())
+    return {key: (value.shape, value.dtype) for key, value in packed.items()}
+
+
+def layout_of(agent: Agent) -> Layout:
+    """The layout of one step of experience of this agent."""
+    obs = {key: (spec.shape, spec.dtype) for key, spec in agent.model.obs_specs.items()}
+    action = {key: (spec.shape, spec.dtype) for key, spec in agent.model.act_specs.items()}
+    return step_layout(obs, action, latent_layout(agent))
+
+
+def estimate(config: Config, agent: Agent) -> Budget:
+    """What a run of `config` takes; activations and the environments come on top."""
+    state = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
+    parameters = count_parameters(state.params)
+    steps = min(config.replay.capacity, stored_steps(config))
+    return Budget(replay_bytes(layout_of(agent), steps), parameters * 4 * COPIES, parameters)
+
+
+def stored_steps(config: Config) -> int:
+    """The most steps that a run can store: env steps, plus resets if every episode had one step."""
+    shortest = config.env.num_envs * (config.replay.batch_length + 2)
+    return max(2 * (config.train.steps + config.env.num_envs), shortest)
+
+
+def check(config: Config, agent: Agent, free: int | None = None) -> Budget:
+    """The budget, or `MemoryBudgetError` where it does not fit `free` bytes (by default what is free now)."""
+    budget = estimate(config, agent)
+    free = psutil.virtual_memory().available if free is None else free
+    limit = config.replay.max_gb * GB or free
+    if budget.replay > limit:
+        fits = int(config.replay.capacity * limit / budget.replay)
+        raise MemoryBudgetError(
+            f"The replay of {config.replay.capacity:,} steps takes {budget.replay / GB:.2f} GB, but "
+            f"{limit / GB:.2f} GB are allowed: set replay.capacity to at most {fits:,}, or raise replay.max_gb."
+        )
+    if jax.default_backend() == "cpu" and budget.model + budget.replay > free:
+        raise MemoryBudgetError(
+            f"The model of {budget.parameters:,} parameters takes at least {budget.model / GB:.2f} GB to train "
+            f"beside {budget.replay / GB:.2f} GB of replay, but {free / GB:.2f} GB are free: choose a smaller "
+            "--size or replay.capacity."
+        )
+    return budget

@@ -1,0 +1,100 @@
+"""The acting side of the loop: environments, the policy's memory of them, and episode statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamer_agent.agent import ActState, Agent
+from dreamer_agent.envs import Rows, VectorEnv
+from dreamer_agent.nets import Params
+
+ACTING = ("encoder", "rssm", "actor")  # the parameters that acting needs
+
+
+class Episode(NamedTuple):
+    """A finished episode: the environment that it ran in, its undiscounted return and its env steps."""
+
+    env: int
+    score: float
+    length: int
+
+
+class Driver:
+    """Steps a `VectorEnv` with an agent's policy.
+
+    The random numbers of a step depend on `seed` and on how many calls came before, on nothing else.
+    """
+
+    def __init__(self, agent: Agent, env: VectorEnv, seed: int, explore: bool = True):
+        self.agent, self.env, self.seed = agent, env, seed
+        self.explore = np.bool_(explore)
+        self.key = jax.random.PRNGKey(seed)
+        self.calls = 0
+        self.restart()
+
+    def restart(self, seed: int | None = None) -> None:
+        """Reset all environments and forget everything about them."""
+        self.carry = jax.device_put(self.agent.init_act(self.env.num_envs))
+        self.pending = self.env.reset(self.seed if seed is None else seed)
+        self.score = np.zeros(self.env.num_envs)
+        self.length = np.zeros(self.env.num_envs, int)
+        self.episodes: list[Episode] = []
+
+    def rows(self, params: Params) -> Iterator[tuple[Rows, dict[str, Any]]]:
+        """One step of all environments: each batch of rows, and the step to store for it."""
+        acting = {key: params[key] for key in ACTING}
+        for rows in self.pending:
+            counter = np.uint32(self.calls)
+            self.carry, packed = _act(
+                self.agent, acting, self.key, counter, self.carry, rows.obs, rows.is_first,
+                self.explore, rows.mask,
+            )  # fmt: skip
+            self.calls += 1
+            packed = jax.tree.map(np.asarray, packed)
+            self._count(rows)
+            step = {key: value for key, value in rows._asdict().items() if key != "mask"}
+            yield rows, step | packed
+        self.pending = self.env.step(packed["action"])
+
+    def finished(self) -> list[Episode]:
+        """The episodes that ended since the last call."""
+        episodes, self.episodes = self.episodes, []
+        return episodes
+
+    def _count(self, rows: Rows) -> None:
+        present = np.ones(self.env.num_envs, bool) if rows.mask is None else rows.mask
+        started = present & rows.is_first
+        self.score[started], self.length[started] = 0.0, 0
+        self.score[present] += rows.reward[present]
+        self.length[present & ~rows.is_first] += 1
+        for index in np.flatnonzero(present & rows.is_last):
+            self.episodes.append(Episode(int(index), float(self.score[index]), int(self.length[index])))
+
+
+def env_steps(rows: Rows) -> int:
+    """How many env steps the rows stand for: a reset is none."""
+    counted = ~rows.is_first if rows.mask is None else rows.mask & ~rows.is_first
+    return int(counted.sum())
+
+
+@partial(jax.jit, static_argnums=0)
+def _act(
+    agent: Agent, params: Params, key: Any, counter: Any, carry: ActState, obs: Any, is_first: Any,
+    explore: Any, mask: Any,
+) -> tuple[ActState, dict[str, Any]]:  # fmt: skip
+    """`Agent.act`, with rows outside `mask` keeping their memory; also what to store with the step."""
+    key = jax.random.fold_in(key, counter)
+    new = agent.act(params, key, carry, obs, is_first, explore)
+    if mask is not None:
+
+        def choose(a: Any, b: Any) -> Any:
+            return jnp.where(mask.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+        new = jax.tree.map(choose, new, carry)
+    return new, {"latent": new.latent.pack(), "action": new.action}

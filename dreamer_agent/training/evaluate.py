@@ -1,0 +1,63 @@
+"""Scores of a policy on episodes of its own, away from training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dreamer_agent.agent import Agent
+from dreamer_agent.envs import VectorEnv
+from dreamer_agent.nets import Params
+from dreamer_agent.training.driver import Driver
+
+EVALUATION_SEED = 1_000_003  # added to the run's seed: evaluation never sees a training episode
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of evaluation episodes, and how actions were chosen."""
+
+    returns: list[float]
+    lengths: list[int]
+    policy: str  # "sample" or "mode"
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers for a log."""
+        return {
+            "policy": self.policy,
+            "episodes": len(self.returns),
+            "return_mean": self.mean,
+            "return_std": float(np.std(self.returns)),
+            "return_min": float(np.min(self.returns)),
+            "return_max": float(np.max(self.returns)),
+            "length_mean": float(np.mean(self.lengths)),
+        }
+
+
+def evaluate(
+    agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: int, explore: bool
+) -> Evaluation:
+    """Run `episodes` episodes, the same number in each environment (rounded up).
+
+    A fixed number for each environment, rather than the first to finish, keeps short episodes from being
+    counted more often. `explore` samples actions; else the mode is taken.
+    """
+    quota = -(-episodes // env.num_envs)
+    driver = Driver(agent, env, seed + EVALUATION_SEED, explore)
+    done: list[list[Any]] = [[] for _ in range(env.num_envs)]
+    while min(map(len, done)) < quota:
+        for _ in driver.rows(params):
+            pass
+        for episode in driver.finished():
+            done[episode.env].append(episode)
+    counted = [episode for row in done for episode in row[:quota]][:episodes]
+    return Evaluation(
+        [e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode"
+    )

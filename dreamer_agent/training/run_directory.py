@@ -1,0 +1,100 @@
+"""The folder of a run: its configuration, where it came from, and whether it may be resumed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dreamer_agent.config import Config, read_config, save_config, to_dict
+from dreamer_agent.errors import RunDirectoryError
+
+MAY_CHANGE = ("train.", "replay.max_gb")  # what a resumed run may set anew
+PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium", "orbax-checkpoint")
+
+
+def prepare(folder: Path, config: Config) -> None:
+    """Make `folder` the run directory of `config`, or check that it already is.
+
+    Raises `RunDirectoryError` that names the first field in which a run found there differs; nothing is
+    written in that case.
+    """
+    existing = folder / "config.yaml"
+    if existing.exists():
+        _check_same(folder, read_config(existing), config)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise RunDirectoryError(
+            f"{folder} holds files but no run (config.yaml is missing): give an empty or new folder with --run."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, existing)
+    if not (folder / "provenance.json").exists():
+        (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+
+
+def load(folder: Path) -> Config:
+    """The configuration of the run in `folder`."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise RunDirectoryError(f"{folder} is no run directory: config.yaml is missing there.")
+    return read_config(path)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and hardware, for anyone who wants to reproduce the run."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+
+
+def _check_same(folder: Path, old: Config, new: Config) -> None:
+    old_values, new_values = _flat(to_dict(old)), _flat(to_dict(new))
+    for key in sorted(old_values | new_values):
+        if key.startswith(MAY_CHANGE):
+            continue
+        before, now = old_values.get(key), new_values.get(key)
+        if before != now:
+            raise RunDirectoryError(
+                f"{folder} holds a run with {key}={before}, but {key}={now} is asked for: give another "
+                f"run directory, or {key}={before} to resume. Nothing was changed there."
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the code runs from, with "+" if it was changed since."""
+    here = Path(__file__).parent.parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(here)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return commit.stdout.strip() + ("+" if dirty.stdout.strip() else "") or None

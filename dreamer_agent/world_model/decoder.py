@@ -1,0 +1,112 @@
+"""From latents back to observations: one prediction for each observation key (V3, appendix B)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dreamer_agent.config import ModelConfig
+from dreamer_agent.distributions import Categorical, PixelError, Prediction, SymlogError
+from dreamer_agent.nets import MLP, BlockLinear, Linear, RMSNorm, truncated_normal
+from dreamer_agent.specs import Specs, split_specs
+from dreamer_agent.world_model.encoder import image_groups, image_stages, stage_channels
+from dreamer_agent.world_model.latent import Latent
+
+Array = jax.Array
+
+
+class ConvDecoder(nn.Module):
+    """Images of one size from a latent: a small map from h and z, then upsample → conv for each stage."""
+
+    stages: tuple[tuple[int, int], ...]  # sizes from the image downwards
+    channels: tuple[int, ...]  # of the halved maps, from the largest
+    out_channels: int
+    config: ModelConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, latent: Latent) -> Array:
+        """Latents `[N, ...]` to pixels `[N, H, W, C]` in [0, 1]."""
+        x = self._spatial(latent)
+        for index in reversed(range(len(self.channels) - 1)):
+            x = self._conv(self._upsample(x, self.stages[index + 1]), self.channels[index], f"conv{index}")
+            x = nn.silu(RMSNorm(name=f"norm{index}")(x))
+        x = self._conv(self._upsample(x, self.stages[0]), self.out_channels, "image")
+        return nn.sigmoid(x.astype(jnp.float32))
+
+    def _spatial(self, latent: Latent) -> Array:
+        """The smallest feature map: block-linear in h plus a two-layer map of z."""
+        c, (height, width), depth = self.config, self.stages[-1], self.channels[-1]
+        size = height * width * depth
+        x = BlockLinear(size, c.blocks, self.dtype, name="from_deter")(latent.deter)
+        x = x.reshape(-1, c.blocks, height, width, depth // c.blocks)
+        x = x.transpose(0, 2, 3, 1, 4).reshape(-1, height, width, depth)
+        z = latent.stoch.reshape(latent.stoch.shape[0], -1)
+        z = MLP(1, 2 * c.units, self.dtype, name="stoch")(z)
+        x = x + Linear((height, width, depth), dtype=self.dtype, name="from_stoch")(z)
+        return nn.silu(RMSNorm(name="spatial_norm")(x))
+
+    def _upsample(self, x: Array, size: tuple[int, int]) -> Array:
+        """Nearest neighbour, cut to `size` where halving had rounded up."""
+        return x.repeat(2, -2).repeat(2, -3)[:, : size[0], : size[1]]
+
+    def _conv(self, x: Array, features: int, name: str) -> Array:
+        kernel = (self.config.kernel,) * 2
+        return nn.Conv(features, kernel, dtype=self.dtype, kernel_init=truncated_normal(), name=name)(x)
+
+
+class DictDecoder(nn.Module):
+    """An MLP with one output for each vector, and a CNN for all images of one size."""
+
+    specs: Any
+    config: ModelConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, latent: Latent) -> dict[str, Array]:
+        """Latents `[..., ...]` to raw predictions by key; see `reconstruction`."""
+        c, raw = self.config, {}
+        batch = latent.deter.shape[:-1]
+        vectors = split_specs(self.specs)[0]
+        if vectors:
+            x = MLP(c.decoder_layers, c.units, self.dtype, name="vector")(latent.features)
+        for key in vectors:
+            spec = self.specs[key]
+            shape = (*spec.shape, spec.classes) if spec.kind == "discrete" else spec.shape
+            raw[key] = Linear(shape, dtype=self.dtype, name=f"out_{key}")(x)
+        flat = jax.tree.map(lambda x: x.reshape(math.prod(batch), *x.shape[len(batch) :]), latent)
+        for index, (size, keys) in enumerate(image_groups(self.specs).items()):
+            raw.update(self._images(index, size, keys, flat, batch))
+        return raw
+
+    def _images(
+        self, index: int, size: tuple[int, int], keys: list[str], latent: Latent, batch: tuple[int, ...]
+    ) -> dict[str, Array]:
+        c = self.config
+        stages = image_stages(size, c.channel_multipliers)
+        widths = [self.specs[key].shape[-1] for key in keys]
+        cnn = ConvDecoder(
+            tuple(stages), tuple(stage_channels(stages, c)), sum(widths), c, self.dtype, name=f"image{index}"
+        )
+        pixels = cnn(latent)
+        pixels = pixels.reshape(*batch, *pixels.shape[1:])
+        ends = [sum(widths[: i + 1]) for i in range(len(widths) - 1)]
+        return dict(zip(keys, jnp.split(pixels, ends, -1), strict=True))
+
+
+def reconstruction(specs: Specs, raw: dict[str, Array]) -> dict[str, Prediction]:
+    """The decoder's raw output as predictions that can be scored and shown."""
+    out: dict[str, Prediction] = {}
+    for key, spec in specs.items():
+        value, ndim = raw[key].astype(jnp.float32), len(spec.shape)
+        if spec.kind == "image":
+            out[key] = PixelError(value)
+        elif spec.kind == "discrete":
+            out[key] = Categorical.from_logits(value, ndim)
+        else:
+            out[key] = SymlogError(value, ndim)
+    return out

@@ -1,0 +1,64 @@
+"""Rollouts inside the world model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from dreamer_agent.nets import Params
+from dreamer_agent.world_model.latent import Actions, Latent, encode_actions
+from dreamer_agent.world_model.model import WorldModel
+
+Array = jax.Array
+Policy = Callable[[Array, Latent], Actions]
+
+
+class Trajectory(NamedTuple):
+    """An imagined rollout: H + 1 latents `[N, H + 1, ...]`, the start first, and the H actions between them."""
+
+    latents: Latent
+    actions: Actions
+
+
+def imagine(
+    model: WorldModel, params: Params, policy: Policy, start: Latent, key: Array, horizon: int
+) -> Trajectory:
+    """Roll `policy(key, latent) -> actions` out for `horizon` steps from `start` `[N, ...]`."""
+
+    def step(latent: Latent, step_key: Array) -> tuple[Latent, tuple[Latent, Actions]]:
+        action_key, latent_key = jax.random.split(step_key)
+        action = policy(action_key, latent)
+        new = imagine_step(model, params, latent_key, latent, action)
+        return new, (new, action)
+
+    _, (latents, actions) = jax.lax.scan(step, start, jax.random.split(key, horizon))
+    latents = jax.tree.map(lambda first, rest: _prepend(first, rest), start, latents)
+    return Trajectory(*jax.tree.map(lambda x: x.swapaxes(0, 1), (latents, actions)))
+
+
+def imagine_actions(
+    model: WorldModel, params: Params, start: Latent, actions: Actions, key: Array
+) -> Latent:
+    """The latents `[N, H, ...]` that follow `start` `[N, ...]` under given `actions` `[N, H, ...]`."""
+
+    def step(latent: Latent, inputs: tuple[Array, Actions]) -> tuple[Latent, Latent]:
+        step_key, action = inputs
+        new = imagine_step(model, params, step_key, latent, action)
+        return new, new
+
+    over_time = jax.tree.map(lambda x: x.swapaxes(0, 1), actions)
+    length = jax.tree.leaves(over_time)[0].shape[0]
+    _, latents = jax.lax.scan(step, start, (jax.random.split(key, length), over_time))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), latents)
+
+
+def imagine_step(model: WorldModel, params: Params, key: Array, latent: Latent, action: Actions) -> Latent:
+    """One imagined step under a dict of actions."""
+    encoded = encode_actions(model.act_specs, action, model.dtype)
+    return model.rssm.imagine_step(params["rssm"], key, latent, encoded)
+
+
+def _prepend(first: Array, rest: Array) -> Array:
+    return jax.numpy.concatenate([first[None].astype(rest.dtype), rest], 0)

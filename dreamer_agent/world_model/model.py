@@ -1,0 +1,145 @@
+"""The world model as a whole: its networks, and the composite loss that trains them (V3, eqs. 2 to 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamer_agent import ops
+from dreamer_agent.config import ModelConfig
+from dreamer_agent.distributions import Bernoulli, Prediction, TwoHot
+from dreamer_agent.nets import Head, Net, Params, from_linen
+from dreamer_agent.specs import Specs
+from dreamer_agent.world_model.decoder import DictDecoder, reconstruction
+from dreamer_agent.world_model.encoder import Observation, make_encoder
+from dreamer_agent.world_model.latent import Latent, encode_actions, zero_actions
+from dreamer_agent.world_model.rssm import RSSM
+
+Array = jax.Array
+Batch = dict[str, Any]
+Losses = dict[str, Array]
+CONTEXT = 1  # replayed steps before the trained ones: they give the first latent and the previous action
+
+
+@dataclass(frozen=True)
+class WorldModel:
+    """Encoder, RSSM, decoder, reward and continue heads, and the spaces they were built for."""
+
+    encoder: Net
+    rssm: RSSM
+    decoder: Net
+    reward: Net
+    cont: Net
+    obs_specs: Specs
+    act_specs: Specs
+    bins: np.ndarray
+    dtype: Any
+
+    @classmethod
+    def create(cls, obs_specs: Specs, act_specs: Specs, config: ModelConfig, dtype: Any) -> WorldModel:
+        """The networks of `config` for these spaces."""
+        head = dict(layers=config.head_layers, units=config.units, dtype=dtype)
+        return cls(
+            encoder=make_encoder(obs_specs, config, dtype),
+            rssm=RSSM.create(config, dtype),
+            decoder=from_linen(DictDecoder(dict(obs_specs), config, dtype)),
+            reward=from_linen(Head(features=config.bins, scale=0.0, **head)),
+            cont=from_linen(Head(features=1, **head)),
+            obs_specs=obs_specs,
+            act_specs=act_specs,
+            bins=ops.symexp_bins(config.bins),
+            dtype=dtype,
+        )
+
+    def init(self, key: Array) -> Params:
+        """Parameters of all networks, by name."""
+        keys = jax.random.split(key, 5)
+        obs = {k: jnp.zeros((1, *spec.shape), spec.dtype) for k, spec in self.obs_specs.items()}
+        encoder = self.encoder.init(keys[0], obs)
+        token = jax.eval_shape(self.encoder.apply, encoder, obs)
+        action = encode_actions(self.act_specs, zero_actions(self.act_specs, (1,)), self.dtype)
+        latent = self.rssm.initial(1)
+        return {
+            "encoder": encoder,
+            "rssm": self.rssm.init(keys[1], action, jnp.zeros(token.shape, token.dtype)),
+            "decoder": self.decoder.init(keys[2], latent),
+            "reward": self.reward.init(keys[3], latent.features),
+            "cont": self.cont.init(keys[4], latent.features),
+        }
+
+    def predict_reward(self, params: Params, features: Array) -> TwoHot:
+        """The reward received on arriving at `features` `[..., F]`."""
+        return TwoHot(self.reward.apply(params["reward"], features), self.bins)
+
+    def predict_continue(self, params: Params, features: Array) -> Bernoulli:
+        """gamma times the probability that the episode goes on from `features` `[..., F]`."""
+        return Bernoulli(self.cont.apply(params["cont"], features)[..., 0])
+
+    def reconstruct(self, params: Params, latent: Latent) -> dict[str, Prediction]:
+        """A prediction of every observation key from latents `[..., ...]`."""
+        return reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent))
+
+    def observe_step(
+        self, params: Params, key: Array, latent: Latent, action: Any, obs: Observation, is_first: Array
+    ) -> Latent:
+        """The posterior latent `[B, ...]` after one real step: what acting needs."""
+        token = self.encoder.apply(params["encoder"], obs)
+        encoded = encode_actions(self.act_specs, action, self.dtype)
+        return self.rssm.observe_step(params["rssm"], key, latent, encoded, token, is_first)[0]
+
+    def observe(self, params: Params, batch: Batch, key: Array) -> tuple[Latent, Array]:
+        """Posterior latents and logits `[B, T, ...]` of a batch `[B, C + T, ...]`."""
+        stored = jax.tree.map(lambda x: x[:, CONTEXT - 1], batch["latent"])
+        start = Latent.unpack(stored, self.rssm.config.classes, self.dtype)
+        previous = jax.tree.map(lambda x: x[:, CONTEXT - 1 : -1], batch["action"])
+        trained = drop_context(batch)
+        tokens = self.encoder.apply(params["encoder"], trained["obs"])
+        actions = encode_actions(self.act_specs, previous, self.dtype)
+        return self.rssm.observe(params["rssm"], key, start, actions, tokens, trained["is_first"])
+
+    def loss(
+        self, params: Params, batch: Batch, key: Array, free_nats: Array, gamma: Array
+    ) -> tuple[Losses, Latent, dict[str, Array]]:
+        """The model's losses `[B, T]` by name, its posterior latents `[B, T, ...]`, and metrics."""
+        latents, logits = self.observe(params, batch, key)
+        data = drop_context(batch)
+        features = latents.features
+        losses = {
+            f"rec/{key}": prediction.loss(data["obs"][key])
+            for key, prediction in self.reconstruct(params, latents).items()
+        }
+        losses["reward"] = self.predict_reward(params, features).loss(data["reward"])
+        target = (1.0 - data["is_terminal"]) * gamma
+        losses["continue"] = self.predict_continue(params, features).loss(target)
+        kl, metrics = self.kl_losses(params, latents, logits, free_nats)
+        return losses | kl, latents, metrics
+
+    def kl_losses(
+        self, params: Params, latents: Latent, logits: Array, free_nats: Array
+    ) -> tuple[Losses, dict[str, Array]]:
+        """KL of posterior and prior, once to train the prior and once the posterior, above the free nats."""
+        prior_logits = self.rssm.prior.apply(params["rssm"]["prior"], latents.deter)
+        stop = jax.lax.stop_gradient
+        posterior, prior = self.rssm.distribution(logits), self.rssm.distribution(prior_logits)
+        fixed_posterior = self.rssm.distribution(stop(logits))
+        fixed_prior = self.rssm.distribution(stop(prior_logits))
+        losses = {
+            "dyn": jnp.maximum(fixed_posterior.kl(prior), free_nats),
+            "rep": jnp.maximum(posterior.kl(fixed_prior), free_nats),
+        }
+        metrics = {
+            "model/kl": fixed_posterior.kl(fixed_prior).mean(),
+            "model/prior_entropy": fixed_prior.entropy().mean(),
+            "model/posterior_entropy": fixed_posterior.entropy().mean(),
+        }
+        return losses, metrics
+
+
+def drop_context(batch: Batch) -> Batch:
+    """The trained steps `[B, T, ...]` of a batch `[B, C + T, ...]`, without the stored latents."""
+    kept = {key: value for key, value in batch.items() if key != "latent"}
+    return jax.tree.map(lambda x: x[:, CONTEXT:], kept)

@@ -1,0 +1,158 @@
+"""Recurrent state-space model: one step of the latent, and the scan over observed time.
+
+V3 = arXiv 2301.04104. Modules hold one step; the same two step functions serve training, acting,
+imagination and planning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dreamer_agent.config import ModelConfig
+from dreamer_agent.distributions import Categorical
+from dreamer_agent.nets import MLP, Activated, BlockLinear, Linear, Net, Params, RMSNorm, from_linen
+from dreamer_agent.world_model.latent import Latent
+
+Array = jax.Array
+
+
+class BlockGRU(nn.Module):
+    """h' from h `[..., D]`, z `[..., S K]` and an encoded action `[..., A]` (V3, appendix B).
+
+    Every block of h sees itself and the same embeddings of h, z and a.
+    """
+
+    hidden: int
+    blocks: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, deter: Array, stoch: Array, action: Array) -> Array:
+        """The next h, `[..., D]`."""
+        width = deter.shape[-1]
+        action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action))).astype(action.dtype)
+        inputs = {"deter": deter, "stoch": stoch, "action": action}
+        shared = jnp.concatenate(
+            [Activated(self.hidden, self.dtype, name=f"embed_{k}")(v) for k, v in inputs.items()], -1
+        )
+        x = BlockLinear(width, self.blocks, self.dtype, name="mix")(deter, shared)
+        x = nn.silu(RMSNorm(name="mix_norm")(x))
+        gates = BlockLinear(3 * width, self.blocks, self.dtype, name="gates")(x)
+        # Each block holds its three gates side by side.
+        gates = gates.reshape(*gates.shape[:-1], self.blocks, 3, width // self.blocks)
+        reset, candidate, update = (
+            gates[..., i, :].reshape(*gates.shape[:-3], width) for i in range(3)
+        )
+        candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
+        update = nn.sigmoid(update - 1.0)  # biased towards keeping h
+        return update * candidate + (1 - update) * deter
+
+
+class LatentHead(nn.Module):
+    """Logits `[..., S, K]` of the stochastic latent from whatever is known."""
+
+    layers: int
+    hidden: int
+    stoch: int
+    classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, *inputs: Array) -> Array:
+        """Inputs `[..., D_i]` are put side by side."""
+        x = jnp.concatenate([x.astype(self.dtype) for x in inputs], -1)
+        x = MLP(self.layers, self.hidden, self.dtype, name="mlp")(x)
+        return Linear((self.stoch, self.classes), dtype=self.dtype, name="logits")(x)
+
+
+@dataclass(frozen=True)
+class RSSM:
+    """The latent dynamics: `cell` (h, z, a) → h', `prior` h' → z logits, `posterior` (h', token) → z logits."""
+
+    cell: Net
+    prior: Net
+    posterior: Net
+    config: ModelConfig
+    dtype: Any
+
+    @classmethod
+    def create(cls, config: ModelConfig, dtype: Any) -> RSSM:
+        """The V3 model of the given sizes: one posterior layer, two prior layers."""
+        head = dict(hidden=config.hidden, stoch=config.stoch, classes=config.classes, dtype=dtype)
+        return cls(
+            from_linen(BlockGRU(config.hidden, config.blocks, dtype)),
+            from_linen(LatentHead(layers=2, **head)),
+            from_linen(LatentHead(layers=1, **head)),
+            config,
+            dtype,
+        )
+
+    def init(self, key: Array, action: Array, token: Array) -> Params:
+        """Parameters, given an encoded action `[1, A]` and a token `[1, E]`."""
+        cell_key, prior_key, posterior_key = jax.random.split(key, 3)
+        latent = self.initial(1)
+        flat = latent.stoch.reshape(1, -1)
+        return {
+            "cell": self.cell.init(cell_key, latent.deter, flat, action),
+            "prior": self.prior.init(prior_key, latent.deter),
+            "posterior": self.posterior.init(posterior_key, latent.deter, token),
+        }
+
+    def initial(self, *batch: int) -> Latent:
+        """The latent before anything was seen: zeros `[*batch, ...]`, not learned."""
+        c = self.config
+        return Latent(
+            jnp.zeros((*batch, c.deter), self.dtype), jnp.zeros((*batch, c.stoch, c.classes), self.dtype)
+        )
+
+    def distribution(self, logits: Array) -> Categorical:
+        """The categoricals of z `[..., S]`, mixed with the uniform one."""
+        return Categorical.from_logits(logits, event_ndim=1, unimix=self.config.unimix)
+
+    def sample(self, key: Array, logits: Array) -> Array:
+        """z `[..., S, K]` with straight-through gradient."""
+        dist = self.distribution(logits)
+        return dist.onehot(dist.sample(key)).astype(self.dtype)
+
+    def advance(self, params: Params, latent: Latent, action: Array) -> Array:
+        """h' after `action` `[..., A]`."""
+        flat = latent.stoch.reshape(*latent.stoch.shape[:-2], -1)
+        return self.cell.apply(params["cell"], latent.deter, flat, action)
+
+    def observe_step(
+        self, params: Params, key: Array, latent: Latent, action: Array, token: Array, is_first: Array
+    ) -> tuple[Latent, Array]:
+        """One step with an observation: the posterior latent and its logits `[..., S, K]`.
+
+        `action` `[..., A]` is the one that led here; where `is_first` it and `latent` are forgotten.
+        """
+        keep = ~is_first
+        action = action * keep[..., None].astype(action.dtype)
+        deter = self.advance(params, latent.masked(keep), action)
+        logits = self.posterior.apply(params["posterior"], deter, token)
+        return Latent(deter, self.sample(key, logits)), logits
+
+    def imagine_step(self, params: Params, key: Array, latent: Latent, action: Array) -> Latent:
+        """One step without an observation: z comes from the prior."""
+        deter = self.advance(params, latent, action)
+        return Latent(deter, self.sample(key, self.prior.apply(params["prior"], deter)))
+
+    def observe(
+        self, params: Params, key: Array, latent: Latent, actions: Array, tokens: Array, is_first: Array
+    ) -> tuple[Latent, Array]:
+        """`observe_step` over time: `[B, T, ...]` in, posterior latents and logits `[B, T, ...]` out."""
+
+        def step(carry: Latent, inputs: tuple[Array, ...]) -> tuple[Latent, tuple[Latent, Array]]:
+            step_key, action, token, first = inputs
+            new, logits = self.observe_step(params, step_key, carry, action, token, first)
+            return new, (new, logits)
+
+        keys = jax.random.split(key, is_first.shape[1])
+        over_time = jax.tree.map(lambda x: x.swapaxes(0, 1), (actions, tokens, is_first))
+        _, out = jax.lax.scan(step, latent, (keys, *over_time))
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), out)
