@@ -149,18 +149,14 @@ class Agent:
             )  # fmt: skip
         return weighted_sum(losses, hyper["scales"]), (losses, norm, latents, metrics | more)
 
-    def _apply(
-        self, state: AgentState, gradients: Params, norm: PercentileRange
-    ) -> tuple[AgentState, Metrics]:
+    def _apply(self, state: AgentState, gradients: Params, norm: PercentileRange) -> tuple[AgentState, Metrics]:
         """The optimiser step and the moving averages that follow it."""
         hyper = state.hyper
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
         rate = optim.warmed_up(hyper["learning_rate"], hyper["warmup"], state.step)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         slow = optax.incremental_update(params["critic"], state.slow_critic, hyper["slow_critic_rate"])
-        new = state._replace(
-            step=state.step + 1, params=params, slow_critic=slow, optimizer=optimizer, norm=norm
-        )
+        new = state._replace(step=state.step + 1, params=params, slow_critic=slow, optimizer=optimizer, norm=norm)
         return new, {"optimizer/gradient_norm": optax.global_norm(gradients), "optimizer/rate": rate}
 
 

@@ -320,7 +320,7 @@ def all_keys(config: Any = None, prefix: str = "") -> list[str]:
 
 
 def _nearest(name: str, known: list[str], first: Iterable[str] = ()) -> str:
-    """": did you mean X or Y?" for the nearest neighbours of `name`."""
+    """ ": did you mean X or Y?" for the nearest neighbours of `name`."""
     close = list(dict.fromkeys([*first, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)]))[:3]
     if close:
         return f": did you mean {' or '.join(close)}?"

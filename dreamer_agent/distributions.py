@@ -87,9 +87,7 @@ class Normal:
     event_ndim: int = 0
 
     @classmethod
-    def bounded(
-        cls, mean: Array, std: Array, event_ndim: int, low: float = 0.1, high: float = 1.0
-    ) -> Normal:
+    def bounded(cls, mean: Array, std: Array, event_ndim: int, low: float = 0.1, high: float = 1.0) -> Normal:
         """Mean tanh(mean), std between `low` and `high` by a sigmoid shifted by 2 (V3's actor)."""
         mean, std = mean.astype(jnp.float32), std.astype(jnp.float32)
         return cls(jnp.tanh(mean), (high - low) * jax.nn.sigmoid(std + 2.0) + low, event_ndim)
@@ -140,7 +138,7 @@ class TwoHot:
 
     def mean(self) -> Array:
         """The expected value, exactly zero for zero logits."""
-        return ops.symmetric_mean(jax.nn.softmax(self.logits, -1), jnp.asarray(self.bins))
+        return ops.symmetric_mean(self.logits, self.bins)
 
     def mode(self) -> Array:
         """The expected value: the point estimate of a two-hot head."""
@@ -149,7 +147,7 @@ class TwoHot:
     def loss(self, target: Array) -> Array:
         """Cross-entropy against the two-hot encoding of `target` `[...]`."""
         weights = ops.twohot(jax.lax.stop_gradient(target), self.bins)
-        return -(weights * jax.nn.log_softmax(self.logits, -1)).sum(-1)
+        return jax.nn.logsumexp(self.logits, -1) - (weights * self.logits).sum(-1)
 
 
 @dataclass(frozen=True)

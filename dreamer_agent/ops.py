@@ -46,16 +46,16 @@ def twohot(x: Array, bins: Array | np.ndarray) -> Array:
     return jnp.clip(jnp.minimum(rising, falling), 0.0, 1.0)
 
 
-def symmetric_mean(probs: Array, bins: Array) -> Array:
-    """Mean of `bins` under `probs` `[..., bins]`, summed in mirrored pairs.
+def symmetric_mean(logits: Array, bins: np.ndarray) -> Array:
+    """Mean of symmetric `bins` under softmax(logits) `[..., bins]`, summed in mirrored pairs.
 
     A left-to-right sum of a uniform distribution over symmetric bins leaves a rounding error of the size
     of the largest bins; paired, it is exactly zero, so that a zero-initialised head predicts exactly 0.
     """
     middle = len(bins) // 2
-    weighted = probs * bins
-    pairs = weighted[..., :middle][..., ::-1] + weighted[..., middle + 1 :]
-    return weighted[..., middle] + pairs.sum(-1)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    pairs = weights[..., middle + 1 :] - weights[..., :middle][..., ::-1]
+    return pairs @ jnp.asarray(bins[middle + 1 :]) / weights.sum(-1)
 
 
 def straight_through(sample: Array, probs: Array) -> Array:

@@ -46,7 +46,12 @@ def evaluate_trajectory(
 
 
 def actor_loss(
-    nets: ActorCritic, params: Params, imagined: Imagined, actions: dict[str, Array], scale: Array, entropy: Array
+    nets: ActorCritic,
+    params: Params,
+    imagined: Imagined,
+    actions: dict[str, Array],
+    scale: Array,
+    entropy: Array,
 ) -> tuple[Array, dict[str, Array]]:
     """-w (log pi(a) sg((R - V) / S) + eta H(pi)), `[N, H]`: REINFORCE for every kind of action (V3, eq. 11)."""
     policy = nets.policy(params["actor"], imagined.features[:, :-1])
@@ -97,9 +102,7 @@ def behaviour_losses(
     imagined = evaluate_trajectory(model, nets, params, trajectory, hyper["lambda"])
     norm = norm.update(imagined.returns, hyper["return_rate"])
     policy, metrics = actor_loss(nets, params, imagined, trajectory.actions, norm.scale, hyper["entropy"])
-    value = imagined.weights * critic_loss(
-        nets, params, slow_critic, imagined.features[:, :-1], imagined.returns
-    )
+    value = imagined.weights * critic_loss(nets, params, slow_critic, imagined.features[:, :-1], imagined.returns)
     metrics |= {
         "behaviour/return": imagined.returns.mean(),
         "behaviour/value": imagined.values.mean(),

@@ -55,5 +55,3 @@ def _spec(space: Any) -> ArraySpec:
     if hasattr(space, "n"):
         return ArraySpec("discrete", tuple(space.shape), int(space.n))
     return ArraySpec("continuous", tuple(space.shape))
-
-

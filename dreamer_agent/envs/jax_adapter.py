@@ -49,7 +49,9 @@ class JaxVectorEnv:
         # The state that step returns may differ from reset's in weak types only: cast to one form.
         fresh = ((key, *fresh_carry[1:]), fresh_out)
         ongoing = ((key, *stepped[0]), stepped[1])
-        return jax.tree.map(lambda new, old: jnp.where(done, new, old).astype(jnp.asarray(new).dtype), fresh, ongoing)
+        return jax.tree.map(
+            lambda new, old: jnp.where(done, new, old).astype(jnp.asarray(new).dtype), fresh, ongoing
+        )
 
     def _repeated(self, key: Any, state: Any, action: Any, time: Any) -> tuple[tuple, tuple]:
         """`repeat` steps with one action; nothing moves after an end."""

@@ -59,9 +59,17 @@ class JaxEnv(Protocol):
     continuous actions lie in [-1, 1].
     """
 
-    obs_specs: Specs
-    act_specs: Specs
-    time_limit: int | None
+    @property
+    def obs_specs(self) -> Specs:
+        """The arrays of an observation."""
+
+    @property
+    def act_specs(self) -> Specs:
+        """The arrays of an action."""
+
+    @property
+    def time_limit(self) -> int | None:
+        """Steps until truncation."""
 
     def reset(self, key: Any) -> tuple[Any, dict[str, Any]]:
         """`key` to `(state, obs)`."""

@@ -112,9 +112,7 @@ def _leaves(space: gym.Space, path: tuple[str | int, ...], role: str, actions: b
         )
 
 
-def _multi_discrete(
-    space: gym.spaces.MultiDiscrete, path: tuple[str | int, ...], role: str
-) -> Iterator[Leaf]:
+def _multi_discrete(space: gym.spaces.MultiDiscrete, path: tuple[str | int, ...], role: str) -> Iterator[Leaf]:
     classes = space.nvec
     if len(set(classes.ravel().tolist())) == 1:
         yield Leaf(path, ArraySpec("discrete", classes.shape, int(classes.flat[0])), space, start=space.start)
@@ -129,9 +127,7 @@ def _multi_discrete(
         )
 
 
-def _box_spec(
-    space: gym.spaces.Box, path: tuple[str | int, ...], role: str, actions: bool
-) -> ArraySpec:
+def _box_spec(space: gym.spaces.Box, path: tuple[str | int, ...], role: str, actions: bool) -> ArraySpec:
     if not (np.issubdtype(space.dtype, np.number) or space.dtype == bool):
         raise SpaceError(f"The {role} space{_at(path)} has the type {space.dtype}; expected numbers.")
     if np.prod(space.shape) == 0:

@@ -44,5 +44,5 @@ def from_haiku(function: Callable[..., Any]) -> Net:
         import haiku as hk
     except ImportError as error:
         raise missing_extra("dm-haiku", "haiku") from error
-    transformed = hk.without_apply_rng(hk.transform(function))
+    transformed: Any = hk.without_apply_rng(hk.transform(function))
     return Net(transformed.init, transformed.apply)

@@ -41,9 +41,7 @@ class Evaluation:
         }
 
 
-def evaluate(
-    agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: int, explore: bool
-) -> Evaluation:
+def evaluate(agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: int, explore: bool) -> Evaluation:
     """Run `episodes` episodes, the same number in each environment (rounded up).
 
     A fixed number for each environment, rather than the first to finish, keeps short episodes from being
@@ -58,6 +56,4 @@ def evaluate(
         for episode in driver.finished():
             done[episode.env].append(episode)
     counted = [episode for row in done for episode in row[:quota]][:episodes]
-    return Evaluation(
-        [e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode"
-    )
+    return Evaluation([e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode")

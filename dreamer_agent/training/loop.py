@@ -54,9 +54,7 @@ class Window:
     first_step: int = 0
 
 
-def train(
-    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False
-) -> list[Evaluation]:
+def train(config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False) -> list[Evaluation]:
     """Train in the run directory `folder` until `config.train.steps` and evaluate the final parameters.
 
     A directory that holds a run of the same configuration is resumed. `make(num_envs)` overrides the
@@ -78,9 +76,7 @@ def train(
 class Trainer:
     """One run: the learner, its replay and environments, and the counters that drive them."""
 
-    def __init__(
-        self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool
-    ):
+    def __init__(self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool):
         self.config, self.folder, self.agent, self.env, self.make = config, folder, agent, env, make
         self.counters, self.window = Counters(), Window()
         self.replay = make_replay(config, agent)
@@ -136,9 +132,7 @@ class Trainer:
         train = self.config.train
         env = self.make(min(train.eval_envs, train.eval_episodes))
         try:
-            return evaluate(
-                self.agent, self.state.params, env, train.eval_episodes, self.config.seed, explore
-            )
+            return evaluate(self.agent, self.state.params, env, train.eval_episodes, self.config.seed, explore)
         finally:
             env.close()
 
@@ -185,7 +179,8 @@ class Trainer:
             self._log()
         if train.eval_every and crossed(before, now, train.eval_every):
             evaluation = self.evaluate(explore=True)
-            self.writer.write(now, {f"evaluation/{k}": v for k, v in evaluation.summary().items() if k != "policy"})
+            numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
+            self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
             self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
         if crossed(before, now, train.checkpoint_every):
             self.save()
@@ -195,9 +190,9 @@ class Trainer:
         window, elapsed = self.window, max(time.monotonic() - self.window.start, 1e-9)
         row = average(window.metrics)
         if row:
-            row["loss/model"] = sum(
-                value for key, value in row.items() if key.startswith("loss/rec/")
-            ) + sum(row[f"loss/{key}"] for key in ("reward", "continue", "dyn"))
+            row["loss/model"] = sum(value for key, value in row.items() if key.startswith("loss/rec/")) + sum(
+                row[f"loss/{key}"] for key in ("reward", "continue", "dyn")
+            )
         if window.episodes:
             row["episode/return"] = float(np.mean([e.score for e in window.episodes]))
             row["episode/length"] = float(np.mean([e.length for e in window.episodes]))

@@ -16,7 +16,7 @@ from dreamer_agent.config import Config, read_config, save_config, to_dict
 from dreamer_agent.errors import RunDirectoryError
 
 MAY_CHANGE = ("train.", "replay.max_gb")  # what a resumed run may set anew
-PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium", "orbax-checkpoint")
+PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium")
 
 
 def prepare(folder: Path, config: Config) -> None:
@@ -30,7 +30,7 @@ def prepare(folder: Path, config: Config) -> None:
         _check_same(folder, read_config(existing), config)
     elif folder.is_dir() and any(folder.iterdir()):
         raise RunDirectoryError(
-            f"{folder} holds files but no run (config.yaml is missing): give an empty or new folder with --run."
+            f"{folder} holds files but no run (config.yaml is missing): give an empty or new folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, existing)

@@ -13,7 +13,7 @@ class Screen:
     """Prints to the terminal; silent where `quiet`."""
 
     def __init__(self, total: int, done: int = 0, quiet: bool = False):
-        self.console = Console(quiet=quiet, highlight=False)
+        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         self.total, self.start_step, self.start = total, done, time.monotonic()
         self.header_due = True
         self.bar = Progress(

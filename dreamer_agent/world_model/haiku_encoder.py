@@ -1,4 +1,4 @@
-"""An encoder written in Haiku, chosen by `model.encoder=haiku`: layer-normalised MLP and strided convolutions.
+"""An encoder written in Haiku, `model.encoder=haiku`: layer-normalised MLP and strided convolutions.
 
 It shows how a network of another library enters, and is a cheaper encoder for images (each halving is one
 strided 4x4 convolution, as in the first two generations of Dreamer).

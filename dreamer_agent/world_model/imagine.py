@@ -16,7 +16,7 @@ Policy = Callable[[Array, Latent], Actions]
 
 
 class Trajectory(NamedTuple):
-    """An imagined rollout: H + 1 latents `[N, H + 1, ...]`, the start first, and the H actions between them."""
+    """H + 1 imagined latents `[N, H + 1, ...]`, the start first, and the H actions between them."""
 
     latents: Latent
     actions: Actions
@@ -38,9 +38,7 @@ def imagine(
     return Trajectory(*jax.tree.map(lambda x: x.swapaxes(0, 1), (latents, actions)))
 
 
-def imagine_actions(
-    model: WorldModel, params: Params, start: Latent, actions: Actions, key: Array
-) -> Latent:
+def imagine_actions(model: WorldModel, params: Params, start: Latent, actions: Actions, key: Array) -> Latent:
     """The latents `[N, H, ...]` that follow `start` `[N, ...]` under given `actions` `[N, H, ...]`."""
 
     def step(latent: Latent, inputs: tuple[Array, Actions]) -> tuple[Latent, Latent]:

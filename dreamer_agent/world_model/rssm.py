@@ -45,9 +45,7 @@ class BlockGRU(nn.Module):
         gates = BlockLinear(3 * width, self.blocks, self.dtype, name="gates")(x)
         # Each block holds its three gates side by side.
         gates = gates.reshape(*gates.shape[:-1], self.blocks, 3, width // self.blocks)
-        reset, candidate, update = (
-            gates[..., i, :].reshape(*gates.shape[:-3], width) for i in range(3)
-        )
+        reset, candidate, update = (gates[..., i, :].reshape(*gates.shape[:-3], width) for i in range(3))
         candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
         update = nn.sigmoid(update - 1.0)  # biased towards keeping h
         return update * candidate + (1 - update) * deter
@@ -72,7 +70,7 @@ class LatentHead(nn.Module):
 
 @dataclass(frozen=True)
 class RSSM:
-    """The latent dynamics: `cell` (h, z, a) → h', `prior` h' → z logits, `posterior` (h', token) → z logits."""
+    """`cell` (h, z, a) → h', `prior` h' → logits of z, `posterior` (h', token) → logits of z."""
 
     cell: Net
     prior: Net
