@@ -1,1 +1,62 @@
-"""dreamer_agent: latent Dreamer-style model-based reinforcement learning in JAX."""
+"""dreamer_agent: latent Dreamer-style model-based reinforcement learning in JAX.
+
+The public names are imported on first use, so that `import dreamer_agent` is quick and the learner runs where
+only JAX's libraries are installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dreamer_agent.agent import Agent, AgentState
+    from dreamer_agent.api import dream_run, evaluate_run, load_run, plot_runs, train
+    from dreamer_agent.config import Config, load_config
+    from dreamer_agent.envs import JaxEnv, make_env, register_suite
+    from dreamer_agent.errors import DreamerError
+    from dreamer_agent.nets import Net, from_haiku, from_linen
+    from dreamer_agent.specs import ArraySpec
+    from dreamer_agent.world_model import Latent, register_encoder
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "agent": ("Agent", "AgentState"),
+    "api": ("dream_run", "evaluate_run", "load_run", "plot_runs", "train"),
+    "config": ("Config", "load_config"),
+    "envs": ("JaxEnv", "make_env", "register_suite"),
+    "errors": ("DreamerError",),
+    "nets": ("Net", "from_haiku", "from_linen"),
+    "specs": ("ArraySpec",),
+    "world_model": ("Latent", "register_encoder"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Agent",
+    "AgentState",
+    "ArraySpec",
+    "Config",
+    "DreamerError",
+    "JaxEnv",
+    "Latent",
+    "Net",
+    "dream_run",
+    "evaluate_run",
+    "from_haiku",
+    "from_linen",
+    "load_config",
+    "load_run",
+    "make_env",
+    "plot_runs",
+    "register_encoder",
+    "register_suite",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"dreamer_agent.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'dreamer_agent' has no attribute '{name}'")
