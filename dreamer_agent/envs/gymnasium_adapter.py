@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -47,10 +46,10 @@ class CheckedEnv(gym.Wrapper):
         return obs, total, bool(terminated), bool(truncated), info
 
     def _check_reward(self, reward: Any) -> float:
-        scalar = reward.item() if isinstance(reward, np.ndarray | np.generic) and reward.size == 1 else reward
-        if not isinstance(scalar, numbers.Real) or not np.isfinite(float(scalar)):
+        value = _as_array(reward)
+        if value is None or value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
             raise self._fault("the reward should be one finite number", reward)
-        return float(scalar)
+        return float(value.item())
 
     def _check_obs(self, space: gym.Space, obs: Any, where: str, path: str = "") -> None:
         """Shapes and finite numbers; not the bounds, which many environments break harmlessly."""
@@ -63,14 +62,14 @@ class CheckedEnv(gym.Wrapper):
                     raise self._fault(f"the observation of {where}() lacks '{path}{key}'", obs) from error
                 self._check_obs(member, value, where, f"{path}{key}/")
             return
-        value = np.asarray(obs)
+        value = _as_array(obs)
         name = f" '{path[:-1]}'" if path else ""
-        if value.shape != space.shape:
+        if value is None or value.shape != space.shape:
             raise self._fault(
                 f"the observation{name} of {where}() should have the shape {space.shape} of its space",
-                f"shape {value.shape}",
+                obs if value is None else f"shape {value.shape}",
             )
-        if not np.issubdtype(value.dtype, np.number) and value.dtype != bool:
+        if value.dtype.kind not in "biuf":
             raise self._fault(f"the observation{name} of {where}() should hold numbers", value.dtype)
         if not np.all(np.isfinite(value)):
             raise self._fault(f"the observation{name} of {where}() should hold finite numbers", value)
@@ -164,6 +163,14 @@ def _members(space: gym.Space) -> list[tuple[Any, gym.Space]]:
     if isinstance(space, gym.spaces.Tuple):
         return list(enumerate(space.spaces))
     return []
+
+
+def _as_array(value: Any) -> np.ndarray | None:
+    """`value` as an array; None if it is ragged."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return None
 
 
 def _final_obs(obs: Any, final: np.ndarray, done: np.ndarray) -> Any:

@@ -38,6 +38,8 @@ class JaxVectorEnv:
     def _reset_one(self, key: Any) -> tuple[Any, tuple]:
         key, reset_key = jax.random.split(key)
         state, obs = self.env.reset(reset_key)
+        # Strong types, which step gives back: else the first step would compile for the weak ones, too.
+        state = jax.tree.map(lambda x: jnp.asarray(x).astype(jnp.asarray(x).dtype), state)
         done, time = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         return (key, state, done, time), (obs, jnp.zeros(()), ~done, done, done)
 

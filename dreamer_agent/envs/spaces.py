@@ -11,7 +11,7 @@ A `SpaceCodec` flattens one (possibly nested) space into named arrays and back. 
 
 A continuous action of the policy lies in [-1, 1] and is rescaled to the bounds of its Box where both are
 finite, clipped before. An entry without bounds takes the policy's number as it is; one with a single bound
-is clipped at it.
+is clipped at it. Boxes of integers get the nearest one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ class SpaceCodec:
 
     def __init__(self, space: gym.Space, role: str, actions: bool = False):
         self.space, self.actions = space, actions
-        self.leaves = {_name(leaf, role): leaf for leaf in _leaves(space, (), role, actions)}
+        self.leaves: dict[str, Leaf] = {}
+        for leaf in _leaves(space, (), role, actions):
+            key = _name(leaf, role)
+            if key in self.leaves:
+                raise SpaceError(f"The {role} space has two arrays called '{key}': rename one of them.")
+            self.leaves[key] = leaf
         if not self.leaves:
             raise SpaceError(f"The {role} space {space} holds nothing: at least one array is needed.")
 
@@ -72,8 +77,8 @@ class SpaceCodec:
             if isinstance(leaf.space, gym.spaces.Box):
                 value = rescale(value, leaf.space)
             elif leaf.entry is not None:
-                whole = filled.setdefault(leaf.path, np.zeros((len(value), *leaf.space.shape), np.int64))  # type: ignore[misc]
-                whole[:, leaf.entry] = value + leaf.start
+                empty = np.zeros((len(value), *leaf.space.shape), leaf.space.dtype)  # type: ignore[misc]
+                filled.setdefault(leaf.path, empty)[:, leaf.entry] = value + leaf.start
                 continue
             else:
                 value = value + leaf.start
@@ -84,10 +89,12 @@ class SpaceCodec:
 def rescale(action: np.ndarray, space: gym.spaces.Box) -> np.ndarray:
     """The policy's numbers `[E, ...]` in the bounds of `space` (see the module's rule)."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high)
+    bounded = space.bounded_below & space.bounded_above  # not isfinite: infinite bounds of integers are finite
     low_, high_ = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
-    scaled = low_ + (np.clip(action, -1, 1) + 1) / 2 * (high_ - low_)
-    return np.clip(np.where(bounded, scaled, action), low, high)
+    share = (np.clip(action, -1, 1) + 1) / 2
+    scaled = low_ * (1 - share) + high_ * share
+    clipped = np.clip(np.where(bounded, scaled, action), low, high)
+    return clipped if np.issubdtype(space.dtype, np.floating) else np.rint(clipped)
 
 
 def _leaves(space: gym.Space, path: tuple[str | int, ...], role: str, actions: bool) -> Iterator[Leaf]:
@@ -102,6 +109,7 @@ def _leaves(space: gym.Space, path: tuple[str | int, ...], role: str, actions: b
     elif isinstance(space, gym.spaces.Discrete):
         yield Leaf(path, ArraySpec("discrete", (), int(space.n)), space, start=space.start)
     elif isinstance(space, gym.spaces.MultiBinary):
+        _check_not_empty(space, path, role)
         yield Leaf(path, ArraySpec("discrete", space.shape, 2), space)
     elif isinstance(space, gym.spaces.MultiDiscrete):
         yield from _multi_discrete(space, path, role)
@@ -113,6 +121,7 @@ def _leaves(space: gym.Space, path: tuple[str | int, ...], role: str, actions: b
 
 
 def _multi_discrete(space: gym.spaces.MultiDiscrete, path: tuple[str | int, ...], role: str) -> Iterator[Leaf]:
+    _check_not_empty(space, path, role)
     classes = space.nvec
     if len(set(classes.ravel().tolist())) == 1:
         yield Leaf(path, ArraySpec("discrete", classes.shape, int(classes.flat[0])), space, start=space.start)
@@ -130,13 +139,17 @@ def _multi_discrete(space: gym.spaces.MultiDiscrete, path: tuple[str | int, ...]
 def _box_spec(space: gym.spaces.Box, path: tuple[str | int, ...], role: str, actions: bool) -> ArraySpec:
     if not (np.issubdtype(space.dtype, np.number) or space.dtype == bool):
         raise SpaceError(f"The {role} space{_at(path)} has the type {space.dtype}; expected numbers.")
-    if np.prod(space.shape) == 0:
-        raise SpaceError(f"The {role} space{_at(path)} has the empty shape {space.shape}: remove it.")
+    _check_not_empty(space, path, role)
     if np.any(space.low > space.high):
         raise SpaceError(f"The {role} space{_at(path)} has a lower bound above its upper bound: swap them.")
     if space.dtype == np.uint8 and len(space.shape) == 3 and not actions:
         return ArraySpec("image", space.shape)
     return ArraySpec("continuous", space.shape)
+
+
+def _check_not_empty(space: gym.Space, path: tuple[str | int, ...], role: str) -> None:
+    if 0 in space.shape:  # type: ignore[operator]
+        raise SpaceError(f"The {role} space{_at(path)} has the empty shape {space.shape}: remove it.")
 
 
 def _name(leaf: Leaf, role: str) -> str:

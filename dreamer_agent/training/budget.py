@@ -43,8 +43,8 @@ def estimate(config: Config, agent: Agent) -> Budget:
     """What a run of `config` takes; activations and the environments come on top."""
     state = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
     parameters = count_parameters(state.params)
-    steps = min(config.replay.capacity, stored_steps(config))
-    return Budget(replay_bytes(layout_of(agent), steps), parameters * 4 * COPIES, parameters)
+    replay = replay_bytes(layout_of(agent), kept_steps(config))
+    return Budget(replay, parameters * 4 * COPIES, parameters)
 
 
 def stored_steps(config: Config) -> int:
@@ -53,15 +53,21 @@ def stored_steps(config: Config) -> int:
     return max(2 * (config.train.steps + config.env.num_envs), shortest)
 
 
+def kept_steps(config: Config) -> int:
+    """The steps that the replay of a run has room for: no more than the run can fill."""
+    return min(config.replay.capacity, stored_steps(config))
+
+
 def check(config: Config, agent: Agent, free: int | None = None) -> Budget:
     """The budget, or `MemoryBudgetError` where it does not fit `free` bytes (by default what is free now)."""
     budget = estimate(config, agent)
     free = psutil.virtual_memory().available if free is None else free
     limit = config.replay.max_gb * GB or free
     if budget.replay > limit:
-        fits = int(config.replay.capacity * limit / budget.replay)
+        steps = kept_steps(config)
+        fits = int(steps * limit / budget.replay)
         raise MemoryBudgetError(
-            f"The replay of {config.replay.capacity:,} steps takes {budget.replay / GB:.2f} GB, but "
+            f"The replay of {steps:,} steps takes {budget.replay / GB:.2f} GB, but "
             f"{limit / GB:.2f} GB are allowed: set replay.capacity to at most {fits:,}, or raise replay.max_gb."
         )
     if jax.default_backend() == "cpu" and budget.model + budget.replay > free:

@@ -25,6 +25,8 @@ def prepare(folder: Path, config: Config) -> None:
     Raises `RunDirectoryError` that names the first field in which a run found there differs; nothing is
     written in that case.
     """
+    if folder.exists() and not folder.is_dir():
+        raise RunDirectoryError(f"{folder} is a file, not a folder: give an empty or new folder.")
     existing = folder / "config.yaml"
     if existing.exists():
         _check_same(folder, read_config(existing), config)
