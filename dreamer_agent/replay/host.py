@@ -84,16 +84,22 @@ class HostReplay:
     def save(self) -> Tree:
         """The used part of the rings and all counters, as a tree of arrays."""
         used = int(min(self.added.max(), self.length))
-        counters = {"added": self.added, "served": self.served, "samples": np.array(self.samples)}
+        counters = {"added": self.added.copy(), "served": self.served.copy(), "samples": np.array(self.samples)}
         return {"data": _map(lambda store: store[:, :used].copy(), self.data), **counters}
 
     def restore(self, saved: Tree) -> None:
-        """The inverse of `save`, into a replay of the same layout and length."""
+        """The inverse of `save`, into a replay of the same layout; shorter streams keep the newest steps."""
+        added = np.array(saved["added"])
         for store, value in _pairs(self.data, saved["data"]):
+            value, used = np.asarray(value), value.shape[1]
             if store.shape[0] != value.shape[0] or store.shape[2:] != value.shape[2:]:
                 raise ValueError(f"Saved steps have the shape {value.shape}, this replay {store.shape}.")
-            store[:, : value.shape[1]] = value
-        self.added, self.served = np.array(saved["added"]), np.array(saved["served"])
+            if used < min(added.max(), self.length):
+                raise ValueError(f"Streams of {used} saved steps cannot grow to the {self.length} of this replay.")
+            for stream, end in enumerate(added):
+                steps = np.arange(max(end - min(used, self.length), 0), end)
+                store[stream, steps % self.length] = value[stream, steps % used]
+        self.added, self.served = added, np.array(saved["served"])
         self.samples = int(saved["samples"])
 
     def _choose(self) -> tuple[np.ndarray, np.ndarray]:

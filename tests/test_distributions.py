@@ -1,0 +1,191 @@
+"""Distributions against scipy, hand-worked numbers, and counted samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from dreamer_agent import ops
+from dreamer_agent.distributions import Bernoulli, Categorical, Normal, PixelError, SymlogError, TwoHot
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(2, 3, 5)).astype(np.float32) * 2
+OTHER = RNG.normal(size=(2, 3, 5)).astype(np.float32)
+INDEX = RNG.integers(0, 5, (2, 3))
+
+
+def softmax(logits):
+    weights = np.exp(np.asarray(logits, np.float64))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("event_ndim, shape", [(0, (2, 3)), (1, (2,)), (2, ())])
+def test_categorical_sums_over_the_event(event_ndim, shape):
+    dist = Categorical.from_logits(jnp.asarray(LOGITS), event_ndim)
+    other = Categorical.from_logits(jnp.asarray(OTHER), event_ndim)
+    p, q = softmax(LOGITS), softmax(OTHER)
+    axes = tuple(range(2 - event_ndim, 2))
+    log_prob = np.log(np.take_along_axis(p, INDEX[..., None], -1)[..., 0]).sum(axes)
+    assert dist.log_prob(jnp.asarray(INDEX)).shape == shape
+    np.testing.assert_allclose(dist.log_prob(jnp.asarray(INDEX)), log_prob, rtol=1e-5)
+    np.testing.assert_allclose(dist.loss(jnp.asarray(INDEX)), -log_prob, rtol=1e-5)
+    np.testing.assert_allclose(dist.entropy(), stats.entropy(p, axis=-1).sum(axes), rtol=1e-5)
+    np.testing.assert_allclose(dist.kl(other), stats.entropy(p, q, axis=-1).sum(axes), rtol=1e-4)
+    np.testing.assert_array_equal(dist.mode(), LOGITS.argmax(-1))
+
+
+def test_categorical_by_hand():
+    dist = Categorical.from_logits(jnp.log(jnp.array([0.5, 0.25, 0.25])))
+    np.testing.assert_allclose(dist.entropy(), 1.5 * np.log(2), rtol=1e-6)
+    uniform = Categorical.from_logits(jnp.zeros(3))
+    np.testing.assert_allclose(uniform.entropy(), np.log(3), rtol=1e-6)
+    np.testing.assert_allclose(dist.kl(uniform), np.log(3) - 1.5 * np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(dist.kl(dist), 0.0, atol=1e-7)
+
+
+def test_unimix_enters_probability_entropy_and_kl():
+    dist = Categorical.from_logits(jnp.asarray(LOGITS), 1, unimix=0.01)
+    other = Categorical.from_logits(jnp.asarray(OTHER), 1, unimix=0.01)
+    p, q = (0.99 * softmax(x) + 0.01 / 5 for x in (LOGITS, OTHER))
+    np.testing.assert_allclose(jnp.exp(dist.log_probs), p, rtol=1e-5)
+    np.testing.assert_allclose(dist.entropy(), stats.entropy(p, axis=-1).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(dist.kl(other), stats.entropy(p, q, axis=-1).sum(-1), rtol=1e-4)
+
+
+def test_unimix_bounds_the_kl_of_certain_distributions():
+    sure = [Categorical.from_logits(jnp.eye(4)[i] * 1e4, unimix=0.01) for i in range(2)]
+    high, low = 0.99 + 0.0025, 0.0025
+    np.testing.assert_allclose(sure[0].kl(sure[1]), (high - low) * np.log(high / low), rtol=1e-5)
+
+
+def test_categorical_takes_half_precision_logits():
+    dist = Categorical.from_logits(jnp.asarray(LOGITS, jnp.bfloat16))
+    assert dist.log_probs.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.exp(dist.log_probs).sum(-1), 1.0, rtol=1e-6)
+
+
+def test_onehot_has_the_gradient_of_the_mixed_probabilities():
+    logits, weights = jnp.asarray(LOGITS[0]), jnp.asarray(RNG.normal(size=(3, 5)), jnp.float32)
+
+    def through_onehot(logits):
+        dist = Categorical.from_logits(logits, 1, unimix=0.01)
+        return (dist.onehot(jnp.asarray(INDEX[0])) * weights).sum()
+
+    def through_probs(logits):
+        return ((0.99 * jax.nn.softmax(logits) + 0.01 / 5) * weights).sum()
+
+    np.testing.assert_allclose(jax.grad(through_onehot)(logits), jax.grad(through_probs)(logits), rtol=1e-4, atol=1e-6)
+    hot = Categorical.from_logits(logits, 1, unimix=0.01).onehot(jnp.asarray(INDEX[0]))
+    np.testing.assert_allclose(hot, np.eye(5)[INDEX[0]], atol=1e-6)
+
+
+def test_categorical_samples_with_the_mixed_frequencies():
+    probs = np.array([0.7, 0.3, 0.0])
+    dist = Categorical.from_logits(jnp.log(jnp.tile(probs, (40_000, 1)) + 1e-30), unimix=0.3)
+    counts = np.bincount(np.asarray(dist.sample(jax.random.PRNGKey(0))), minlength=3) / 40_000
+    np.testing.assert_allclose(counts, 0.7 * probs + 0.1, atol=0.01)
+
+
+def test_normal_against_scipy():
+    loc, std = RNG.normal(size=(2, 4, 3)).astype(np.float32), RNG.uniform(0.1, 2, (2, 4, 3)).astype(np.float32)
+    x = RNG.normal(size=(2, 4, 3)).astype(np.float32)
+    dist = Normal(jnp.asarray(loc), jnp.asarray(std), 1)
+    np.testing.assert_allclose(dist.log_prob(jnp.asarray(x)), stats.norm(loc, std).logpdf(x).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(dist.entropy(), stats.norm(loc, std).entropy().sum(-1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(dist.mode(), loc)
+    assert Normal(jnp.asarray(loc), jnp.asarray(std)).log_prob(jnp.asarray(x)).shape == (2, 4, 3)
+    assert Normal(jnp.asarray(loc), jnp.asarray(std), 3).entropy().shape == ()
+
+
+def test_standard_normal_by_hand():
+    dist = Normal(jnp.zeros(2), jnp.ones(2), 1)
+    np.testing.assert_allclose(dist.log_prob(jnp.array([0.0, 2.0])), -2.0 - np.log(2 * np.pi), rtol=1e-6)
+    np.testing.assert_allclose(dist.entropy(), 1 + np.log(2 * np.pi), rtol=1e-6)
+
+
+def test_bounded_normal_by_its_formula():
+    mean, std = np.array([0.0, 0.5, -3.0]), np.array([0.0, -2.0, 1.3])
+    dist = Normal.bounded(jnp.asarray(mean, jnp.bfloat16), jnp.asarray(std, jnp.float32), 1)
+    assert dist.loc.dtype == dist.std.dtype == jnp.float32
+    np.testing.assert_allclose(dist.loc, np.tanh(mean), rtol=1e-6)
+    np.testing.assert_allclose(dist.std, 0.9 / (1 + np.exp(-(std + 2))) + 0.1, rtol=1e-6)
+    assert dist.std[1] == pytest.approx(0.55)
+
+
+def test_bounded_normal_stays_within_its_limits():
+    dist = Normal.bounded(jnp.array([-50.0, 50.0]), jnp.array([-50.0, 50.0]), 1)
+    np.testing.assert_allclose(dist.loc, [-1.0, 1.0])
+    np.testing.assert_allclose(dist.std, [0.1, 1.0], rtol=1e-6)
+    narrow = Normal.bounded(jnp.zeros(2), jnp.array([-50.0, 50.0]), 1, low=0.2, high=0.4)
+    np.testing.assert_allclose(narrow.std, [0.2, 0.4], rtol=1e-6)
+
+
+def test_normal_samples_have_mean_and_std():
+    dist = Normal(jnp.full((40_000, 1), -2.0), jnp.full((40_000, 1), 0.5), 1)
+    x = np.asarray(dist.sample(jax.random.PRNGKey(1)))
+    assert x.shape == (40_000, 1)
+    assert x.mean() == pytest.approx(-2.0, abs=0.01) and x.std() == pytest.approx(0.5, abs=0.01)
+
+
+def test_bernoulli_loss_with_hard_and_soft_targets():
+    logit = jnp.array([0.0, np.log(3.0), -2.0], jnp.float32)
+    p = np.array([0.5, 0.75, 1 / (1 + np.exp(2.0))])
+    for target in (0.0, 1.0, 1 - 1 / 333):
+        expected = -(target * np.log(p) + (1 - target) * np.log(1 - p))
+        np.testing.assert_allclose(Bernoulli(logit).loss(target), expected, rtol=1e-5)
+    np.testing.assert_allclose(Bernoulli(logit).prob(), p, rtol=1e-6)
+    np.testing.assert_array_equal(Bernoulli(logit).mode(), [False, True, False])
+
+
+def test_soft_target_is_where_the_bernoulli_loss_is_flat():
+    target = 1 - 1 / 333
+    logit = np.log(target / (1 - target))
+    slope = jax.grad(lambda x: Bernoulli(x).loss(target))(jnp.float32(logit))
+    assert slope == pytest.approx(0.0, abs=1e-6)
+    assert np.isfinite(Bernoulli(jnp.array([-1e4, 1e4])).loss(target)).all()
+
+
+def test_twohot_loss_by_hand():
+    bins = np.array([-3.0, -1.0, 0.0, 1.0, 3.0], np.float32)
+    logits = jnp.array([[0.1, -0.2, 0.3, 0.4, -0.5], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    log_p = np.log(softmax(logits))
+    loss = TwoHot(logits, bins).loss(jnp.array([2.5, -1.0]))
+    np.testing.assert_allclose(loss, [-(0.25 * log_p[0, 3] + 0.75 * log_p[0, 4]), np.log(5)], rtol=1e-5)
+
+
+def test_twohot_gives_its_target_no_gradient_and_its_logits_the_difference_of_weights():
+    bins = ops.symexp_bins(7, limit=2.0)
+    logits = jnp.array([0.1, -0.2, 0.3, 0.4, -0.5, 0.0, 1.0])
+    by_logits, by_target = jax.grad(lambda l, t: TwoHot(l, bins).loss(t), (0, 1))(logits, jnp.float32(bins[4]))
+    np.testing.assert_allclose(by_logits, softmax(logits) - np.eye(7)[4], rtol=1e-4, atol=1e-6)
+    assert by_target == 0.0
+
+
+def test_twohot_mean_is_exactly_zero_at_the_start():
+    head = TwoHot(jnp.zeros((3, 255)), ops.symexp_bins())
+    np.testing.assert_array_equal(head.mean(), 0.0)
+    np.testing.assert_array_equal(head.mode(), 0.0)
+
+
+def test_twohot_mean_of_a_certain_head_is_the_bin():
+    bins = ops.symexp_bins(7, limit=2.0)
+    np.testing.assert_allclose(TwoHot(jnp.eye(7) * 100, bins).mean(), bins, rtol=1e-5, atol=1e-5)
+
+
+def test_symlog_error_by_hand():
+    head = SymlogError(jnp.array([[1.0, 0.0, -1.0], [0.0, 0.0, 2.0]]), 1)
+    target = jnp.array([[np.e - 1, 0.0, np.e - 1], [0.0, np.e**3 - 1, 0.0]], jnp.float32)
+    np.testing.assert_allclose(head.loss(target), [4.0, 9.0 + 4.0], rtol=1e-5)
+    np.testing.assert_allclose(head.mode()[0], [np.e - 1, 0.0, 1 - np.e], rtol=1e-5)
+    assert SymlogError(jnp.zeros((2, 3)), 0).loss(target).shape == (2, 3)
+
+
+def test_pixel_error_by_hand():
+    head = PixelError(jnp.full((2, 2, 3, 1), 0.5))
+    target = jnp.asarray(np.array([0, 255], np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8))
+    np.testing.assert_allclose(head.loss(target), [1.5, 1.5], rtol=1e-6)
+    np.testing.assert_allclose(PixelError(jnp.ones((2, 2, 3, 1))).loss(target), [6.0, 0.0], rtol=1e-6)
+    shown = PixelError(jnp.array([0.0, 1.0, 0.1]).reshape(1, 1, 3)).mode()
+    assert shown.dtype == jnp.uint8
+    np.testing.assert_array_equal(shown.ravel(), [0, 255, 26])  # 25.5 rounds to even
