@@ -1,6 +1,15 @@
 """The seam to neural-network libraries and the layers built on it."""
 
-from dreamer_agent.nets.blocks import MLP, Activated, BlockLinear, Linear, RMSNorm, truncated_normal
+from dreamer_agent.nets.blocks import (
+    MLP,
+    Activated,
+    BlockLinear,
+    Linear,
+    RMSNorm,
+    join_blocks,
+    split_blocks,
+    truncated_normal,
+)
 from dreamer_agent.nets.heads import ActionHead, Head
 from dreamer_agent.nets.seam import Net, Params, from_haiku, from_linen
 
@@ -16,5 +25,7 @@ __all__ = [
     "RMSNorm",
     "from_haiku",
     "from_linen",
+    "join_blocks",
+    "split_blocks",
     "truncated_normal",
 ]

@@ -95,7 +95,7 @@ class HostReplay:
             if store.shape[0] != value.shape[0] or store.shape[2:] != value.shape[2:]:
                 raise ValueError(f"Saved steps have the shape {value.shape}, this replay {store.shape}.")
             if used < min(added.max(), self.length):
-                raise ValueError(f"Streams of {used} saved steps cannot grow to the {self.length} of this replay.")
+                raise ValueError(f"Streams of {used} saved steps cannot grow to {self.length} in this replay.")
             for stream, end in enumerate(added):
                 steps = np.arange(max(end - min(used, self.length), 0), end)
                 store[stream, steps % self.length] = value[stream, steps % used]

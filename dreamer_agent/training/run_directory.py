@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import yaml
 
 from dreamer_agent.config import Config, read_config, save_config, to_dict
 from dreamer_agent.errors import RunDirectoryError
@@ -62,7 +63,8 @@ def provenance() -> dict[str, Any]:
 
 
 def _check_same(folder: Path, old: Config, new: Config) -> None:
-    old_values, new_values = _flat(to_dict(old)), _flat(to_dict(new))
+    # `new` as it would be read back: YAML turns tuples into lists.
+    old_values, new_values = _flat(to_dict(old)), _flat(yaml.safe_load(yaml.safe_dump(to_dict(new))))
     for key in sorted(old_values | new_values):
         if key.startswith(MAY_CHANGE):
             continue

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dreamer_agent.config import ModelConfig
 from dreamer_agent.distributions import Categorical, PixelError, Prediction, SymlogError
-from dreamer_agent.nets import MLP, BlockLinear, Linear, RMSNorm, truncated_normal
+from dreamer_agent.nets import MLP, BlockLinear, Linear, RMSNorm, join_blocks, truncated_normal
 from dreamer_agent.specs import Specs, split_specs
 from dreamer_agent.world_model.encoder import image_groups, image_stages, stage_channels
 from dreamer_agent.world_model.latent import Latent
@@ -43,8 +43,7 @@ class ConvDecoder(nn.Module):
         c, (height, width), depth = self.config, self.stages[-1], self.channels[-1]
         size = height * width * depth
         x = BlockLinear(size, c.blocks, self.dtype, name="from_deter")(latent.deter)
-        x = x.reshape(-1, c.blocks, height, width, depth // c.blocks)
-        x = x.transpose(0, 2, 3, 1, 4).reshape(-1, height, width, depth)
+        x = join_blocks(x.reshape(c.blocks, -1, height, width, depth // c.blocks))
         z = latent.stoch.reshape(latent.stoch.shape[0], -1)
         z = MLP(1, 2 * c.units, self.dtype, name="stoch")(z)
         x = x + Linear((height, width, depth), dtype=self.dtype, name="from_stoch")(z)

@@ -15,7 +15,18 @@ import jax.numpy as jnp
 
 from dreamer_agent.config import ModelConfig
 from dreamer_agent.distributions import Categorical
-from dreamer_agent.nets import MLP, Activated, BlockLinear, Linear, Net, Params, RMSNorm, from_linen
+from dreamer_agent.nets import (
+    MLP,
+    Activated,
+    BlockLinear,
+    Linear,
+    Net,
+    Params,
+    RMSNorm,
+    from_linen,
+    join_blocks,
+    split_blocks,
+)
 from dreamer_agent.world_model.latent import Latent
 
 Array = jax.Array
@@ -40,15 +51,14 @@ class BlockGRU(nn.Module):
         shared = jnp.concatenate(
             [Activated(self.hidden, self.dtype, name=f"embed_{k}")(v) for k, v in inputs.items()], -1
         )
-        x = BlockLinear(width, self.blocks, self.dtype, name="mix")(deter, shared)
+        x = join_blocks(BlockLinear(width, self.blocks, self.dtype, name="mix")(deter, shared))
         x = nn.silu(RMSNorm(name="mix_norm")(x))
         gates = BlockLinear(3 * width, self.blocks, self.dtype, name="gates")(x)
         # Each block holds its three gates side by side.
-        gates = gates.reshape(*gates.shape[:-1], self.blocks, 3, width // self.blocks)
-        reset, candidate, update = (gates[..., i, :].reshape(*gates.shape[:-3], width) for i in range(3))
+        reset, candidate, update = jnp.split(gates, 3, -1)
         candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
         update = nn.sigmoid(update - 1.0)  # biased towards keeping h
-        return update * candidate + (1 - update) * deter
+        return join_blocks(update * candidate + (1 - update) * split_blocks(deter, self.blocks))
 
 
 class LatentHead(nn.Module):

@@ -1,0 +1,409 @@
+"""HostReplay beside a naive model: for each stream, the plain list of all steps that ever entered it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from dreamer_agent.replay import HostReplay, replay_bytes, step_layout
+
+LAYOUT = step_layout(
+    {"image": ((2, 3, 1), np.dtype(np.uint8)), "group/vector": ((3,), np.dtype(np.float32))},
+    {"move": ((2,), np.dtype(np.float32)), "button": ((), np.dtype(np.int32))},
+    {"deter": ((5,), np.dtype(ml_dtypes.bfloat16)), "stoch": ((4,), np.dtype(np.uint8))},
+)
+BYTES_OF_ONE_STEP = (2 * 3 + 3 * 4) + (2 * 4 + 4) + 4 + 3 + (5 * 2 + 4)
+
+
+def make_step(num_envs: int, number: int, first: float = 0.2, last: float = 0.2) -> dict[str, Any]:
+    """Random content for every stream; a function of `number` alone."""
+    rng = np.random.default_rng(number)
+
+    def fill(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if dtype.kind in "iu":
+            return rng.integers(0, 100, (num_envs, *shape)).astype(dtype)
+        return rng.normal(size=(num_envs, *shape)).astype(dtype)
+
+    groups = {
+        group: {key: fill(*entry) for key, entry in LAYOUT[group].items()}
+        for group in ("obs", "action", "latent")
+    }
+    flags = {
+        "is_first": rng.random(num_envs) < first,
+        "is_last": rng.random(num_envs) < last,
+        "is_terminal": rng.random(num_envs) < 0.5,
+    }
+    return groups | flags | {"reward": rng.normal(size=num_envs).astype(np.float32)}
+
+
+def row(step: dict[str, Any], index: Any) -> dict[str, Any]:
+    return jax.tree.map(lambda x: np.array(x[index]), step)
+
+
+class Naive:
+    """Every step of every stream, for ever."""
+
+    def __init__(self, num_envs: int):
+        self.streams: list[list[dict[str, Any]]] = [[] for _ in range(num_envs)]
+
+    def add(self, step: dict[str, Any], mask: np.ndarray | None) -> None:
+        for index, stream in enumerate(self.streams):
+            if mask is None or mask[index]:
+                stream.append(row(step, index))
+
+    def starts(self, length: int, size: int) -> list[tuple[int, int]]:
+        """All windows that lie in the last `length` steps of a stream."""
+        return [
+            (index, start)
+            for index, stream in enumerate(self.streams)
+            for start in range(max(0, len(stream) - length), len(stream) - size + 1)
+        ]
+
+    def window(self, stream: int, start: int, size: int) -> dict[str, Any]:
+        """The steps as they should be served."""
+        steps = self.streams[stream]
+        served = jax.tree.map(lambda *x: np.stack(x), *steps[start : start + size])
+        for offset in range(size):
+            if start + offset + 1 < len(steps) and steps[start + offset + 1]["is_first"]:
+                served["is_last"][offset] = True
+        return served
+
+
+class Case(NamedTuple):
+    num_envs: int
+    length: int
+    batch_size: int
+    stride: int
+    context: int
+    online: bool
+    masks: list[list[bool] | None]
+    seed: int
+
+    @property
+    def size(self) -> int:
+        return self.context + self.stride
+
+    def replay(self) -> HostReplay:
+        return HostReplay(
+            LAYOUT, self.num_envs, self.num_envs * self.length, self.batch_size, self.stride, self.context,
+            self.online, self.seed,
+        )  # fmt: skip
+
+
+@st.composite
+def cases(draw: Any, online: bool | None = None) -> Case:
+    num_envs, stride, context = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(0, 2))
+    length = context + stride + 1 + draw(st.integers(0, 9))
+    mask = st.lists(st.booleans(), min_size=num_envs, max_size=num_envs)
+    masks = draw(st.lists(st.none() | mask, min_size=1, max_size=60))
+    online = draw(st.booleans()) if online is None else online
+    return Case(
+        num_envs, length, draw(st.integers(1, 4)), stride, context, online, masks, draw(st.integers(0, 99))
+    )
+
+
+def adds(case: Case) -> list[tuple[dict[str, Any], np.ndarray | None]]:
+    return [
+        (make_step(case.num_envs, number), None if mask is None else np.array(mask))
+        for number, mask in enumerate(case.masks)
+    ]
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """The same names, shapes, types and numbers."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@settings(max_examples=80, deadline=None)
+@given(cases())
+def test_batches_are_windows_of_one_stream_and_hold_what_was_added(case: Case) -> None:
+    replay, naive = case.replay(), Naive(case.num_envs)
+    for step, mask in adds(case):
+        replay.add(step, mask)
+        naive.add(step, mask)
+        possible = naive.starts(case.length, case.size)
+        assert replay.ready() == bool(possible)
+        if not possible:
+            continue
+        batch, ids = replay.sample()
+        assert ids.shape == (case.batch_size, 2)
+        assert {tuple(pair) for pair in ids.tolist()} <= set(possible)
+        windows = [naive.window(stream, start, case.size) for stream, start in ids.tolist()]
+        assert_same(batch, jax.tree.map(lambda *x: np.stack(x), *windows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(online=True))
+def test_every_step_is_trained_on_when_sampling_keeps_pace(case: Case) -> None:
+    replay, naive = case.replay(), Naive(case.num_envs)
+    trained: set[tuple[int, int]] = set()
+    for step, mask in adds(case):
+        replay.add(step, mask)
+        naive.add(step, mask)
+        if replay.ready():
+            for _ in range(case.num_envs):  # an add completes at most one window a stream
+                _, ids = replay.sample()
+                for stream, start in ids.tolist():
+                    trained |= {(stream, start + case.context + i) for i in range(case.stride)}
+    for stream, steps in enumerate(naive.streams):
+        complete = (len(steps) - case.context) // case.stride * case.stride
+        assert {(stream, case.context + i) for i in range(complete)} <= trained
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(online=True))
+def test_fresh_windows_come_once_and_oldest_first_and_overwritten_ones_are_skipped(case: Case) -> None:
+    replay, naive = case.replay(), Naive(case.num_envs)
+    for step, mask in adds(case):
+        replay.add(step, mask)
+        naive.add(step, mask)
+    possible = naive.starts(case.length, case.size)
+    fresh = sorted((start, stream) for stream, start in possible if start % case.stride == 0)
+    got: list[tuple[int, int]] = []
+    while len(got) < len(fresh):
+        _, ids = replay.sample()
+        got += [(start, stream) for stream, start in ids.tolist()]
+    assert got[: len(fresh)] == fresh
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.integers(0, 40))
+def test_latents_go_to_the_trained_rows_that_are_still_held(case: Case, more: int) -> None:
+    replay, naive = case.replay(), Naive(case.num_envs)
+    for step, mask in adds(case):
+        replay.add(step, mask)
+        naive.add(step, mask)
+    if not replay.ready():
+        return
+    _, ids = replay.sample()
+    for number in range(more):  # these overwrite some or all of the sampled rows
+        step = make_step(case.num_envs, 1000 + number)
+        replay.add(step)
+        naive.add(step, None)
+
+    def latent(stream: int, number: int) -> dict[str, np.ndarray]:
+        return {
+            "deter": np.full(5, 100 * (stream + 1) + number, ml_dtypes.bfloat16),
+            "stoch": np.full(4, 200 + stream, np.uint8),
+        }
+
+    trained = {(stream, start + case.context + i) for stream, start in ids.tolist() for i in range(case.stride)}
+    rows = [
+        jax.tree.map(lambda *x: np.stack(x), *(latent(s, n + case.context + i) for i in range(case.stride)))
+        for s, n in ids.tolist()
+    ]
+    replay.update_latents(ids, jax.tree.map(lambda *x: np.stack(x), *rows))
+    for stream, steps in enumerate(naive.streams):
+        for number in range(max(0, len(steps) - case.length), len(steps)):
+            expected = latent(stream, number) if (stream, number) in trained else steps[number]["latent"]
+            assert_same(row(replay.data["latent"], (stream, number % case.length)), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(), st.integers(0, 7))
+def test_a_restored_replay_goes_on_identically(case: Case, before: int) -> None:
+    first, second = case.replay(), case.replay()
+    for step, mask in adds(case):
+        first.add(step, mask)
+    for _ in range(before if first.ready() else 0):
+        first.sample()
+    second.restore(first.save())
+    for number in range(6):
+        for replay in (first, second):
+            replay.add(make_step(case.num_envs, 500 + number))
+        assert first.ready() == second.ready()
+        if first.ready():
+            (batch, ids), (other_batch, other_ids) = first.sample(), second.sample()
+            assert_same(other_batch, batch)
+            np.testing.assert_array_equal(other_ids, ids)
+            latents = {key: value[:, case.context :] for key, value in make_batch_latents(batch).items()}
+            for replay in (first, second):
+                replay.update_latents(ids, latents)
+
+
+def make_batch_latents(batch: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {"deter": -batch["latent"]["deter"], "stoch": batch["latent"]["stoch"] + np.uint8(1)}
+
+
+def filled(steps: int, num_envs: int = 2, seed: int = 0, online: bool = True, length: int = 20) -> HostReplay:
+    replay = HostReplay(LAYOUT, num_envs, num_envs * length, 3, 4, 1, online, seed)
+    for number in range(steps):
+        replay.add(make_step(num_envs, number))
+    return replay
+
+
+def test_what_is_saved_does_not_change_with_the_replay() -> None:
+    replay = filled(12)
+    saved = replay.save()
+    before = jax.tree.map(np.copy, saved)
+    replay.add(make_step(2, 99))
+    replay.cut()
+    replay.sample()
+    assert_same(saved, before)
+
+
+def test_only_the_used_part_of_the_rings_is_saved() -> None:
+    assert filled(7).save()["data"]["reward"].shape == (2, 7)
+    assert filled(45).save()["data"]["reward"].shape == (2, 20)
+
+
+@pytest.mark.parametrize("steps", [9, 20, 33])
+def test_shorter_streams_keep_the_newest_saved_steps(steps: int) -> None:
+    old, new, naive = filled(steps), filled(0, length=8), Naive(2)
+    for number in range(steps):
+        naive.add(make_step(2, number), None)
+    new.restore(old.save())
+    for _ in range(20):
+        batch, ids = new.sample()
+        assert ids[:, 1].min() >= steps - 8
+        windows = [naive.window(stream, start, 5) for stream, start in ids.tolist()]
+        assert_same(batch, jax.tree.map(lambda *x: np.stack(x), *windows))
+
+
+def test_a_replay_of_another_layout_or_with_longer_full_streams_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot grow"):
+        filled(0, length=30).restore(filled(25, length=20).save())
+    with pytest.raises(ValueError, match="shape"):
+        filled(0, num_envs=3).restore(filled(9, num_envs=2).save())
+    saved = filled(9).save()
+    saved["data"]["obs"]["more"] = saved["data"]["obs"].pop("image")
+    with pytest.raises(ValueError, match="more"):
+        filled(0).restore(saved)
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_seed_others() -> None:
+    replays = [filled(20, seed=seed, online=False) for seed in (5, 5, 6)]
+    ids = [np.concatenate([replay.sample()[1] for _ in range(10)]) for replay in replays]
+    np.testing.assert_array_equal(ids[0], ids[1])
+    assert not np.array_equal(ids[0], ids[2])
+    assert not np.array_equal(ids[0][:3], ids[0][3:6])  # nor does a sample repeat the one before
+
+
+def test_starts_are_uniform_over_all_streams_and_steps() -> None:
+    replay = HostReplay(LAYOUT, 3, 3 * 20, 50, 4, 1, online=False, seed=1)
+    masks = [np.array([True, number < 12, number % 2 == 0]) for number in range(33)]
+    for number, mask in enumerate(masks):  # streams of 33 (wrapped), 12 and 17 steps
+        replay.add(make_step(3, number), mask)
+    possible = {(0, 13 + i) for i in range(16)} | {(1, i) for i in range(8)} | {(2, i) for i in range(13)}
+    counts = dict.fromkeys(possible, 0)
+    draws = 200 * 50
+    for _ in range(200):
+        for stream, start in replay.sample()[1].tolist():
+            counts[stream, start] += 1
+    expected = draws / len(possible)
+    statistic = sum((count - expected) ** 2 / expected for count in counts.values())
+    assert statistic < chi2.ppf(0.999, len(possible) - 1)
+
+
+def test_masked_adds_reach_only_the_streams_of_the_mask() -> None:
+    replay = HostReplay(LAYOUT, 3, 60, 1, 4)
+    step = make_step(3, 0)
+    replay.add(step, np.array([True, False, True]))
+    replay.add(make_step(3, 1), np.array([False, False, True]))
+    assert replay.added.tolist() == [1, 0, 2]
+    assert replay.data["reward"][:, 0].tolist() == [step["reward"][0], 0.0, step["reward"][2]]
+    assert replay.data["reward"][2, 1] == make_step(3, 1)["reward"][2]
+    assert not replay.data["reward"][:2, 1:].any()
+
+
+def served_last(first: list[int], total: int, replay: HostReplay | None = None) -> dict[int, list[bool]]:
+    """`is_last` of every window (by its start) of one stream that starts episodes at the steps `first`."""
+    replay = replay or HostReplay(LAYOUT, 1, 20, 4, 3, online=False)
+    for number in range(total):
+        step = make_step(1, number, first=0.0, last=0.0)
+        replay.add(step | {"is_first": np.array([number in first])})
+    out = {}
+    for _ in range(60):
+        batch, ids = replay.sample()
+        for (_, start), flags in zip(ids.tolist(), batch["is_last"], strict=True):
+            out[start] = flags.tolist()
+    return out
+
+
+def test_a_row_followed_by_an_is_first_is_served_as_is_last() -> None:
+    served = served_last(first=[0, 4, 7], total=9)
+    for start, flags in served.items():
+        assert flags == [step in (3, 6) for step in range(start, start + 4)]
+    # 3 is the last column of the window that starts at 0: its follower lies outside of the window.
+    assert set(served) == {0, 1, 2, 3, 4, 5}
+
+
+def test_the_newest_step_does_not_look_at_what_the_ring_held_before() -> None:
+    # The ring of 20 is full: the slot after the newest step (number 20) holds step 1, an is_first.
+    served = served_last(first=[1], total=21)
+    assert served[17] == [False] * 4
+    assert served[1] == [False] * 4
+    assert set(served) == set(range(1, 18))
+
+
+def test_cut_closes_every_stream() -> None:
+    replay = HostReplay(LAYOUT, 2, 40, 8, 3, online=False)
+    for number in range(5):
+        replay.add(make_step(2, number, 0.0, 0.0), np.array([True, number < 4]))
+    terminal = replay.data["is_terminal"].copy()
+    replay.cut()
+    np.testing.assert_array_equal(replay.data["is_terminal"], terminal)  # a truncation, no end of the task
+    seen = set()
+    for _ in range(20):
+        batch, ids = replay.sample()
+        for (stream, start), flags in zip(ids.tolist(), batch["is_last"], strict=True):
+            newest = 4 - stream
+            assert flags.tolist() == [step == newest for step in range(start, start + 4)]
+            seen.add((stream, start))
+    assert seen == {(0, 0), (0, 1), (1, 0)}
+
+
+def test_cut_of_an_empty_replay_changes_nothing() -> None:
+    replay = HostReplay(LAYOUT, 2, 40, 8, 3)
+    replay.cut()
+    assert not replay.data["is_last"].any()
+    assert not replay.ready()
+
+
+@pytest.mark.parametrize(("num_envs", "capacity"), [(1, 10), (3, 33), (4, 4000)])
+def test_replay_bytes_is_what_the_arrays_take(num_envs: int, capacity: int) -> None:
+    replay = HostReplay(LAYOUT, num_envs, capacity, 2, 4)
+    taken = sum(leaf.nbytes for leaf in jax.tree.leaves(replay.data))
+    assert replay_bytes(LAYOUT, 1) == BYTES_OF_ONE_STEP
+    assert (
+        replay_bytes(LAYOUT, capacity // num_envs * num_envs)
+        == taken
+        == BYTES_OF_ONE_STEP * replay.length * num_envs
+    )
+
+
+def test_deter_is_kept_in_bfloat16() -> None:
+    replay = filled(9)
+    batch, _ = replay.sample()
+    assert batch["latent"]["deter"].dtype == ml_dtypes.bfloat16
+    assert batch["latent"]["stoch"].dtype == np.uint8
+    # A float32 number is rounded to the eight significant bits of the stored type.
+    ids, latents = (
+        np.array([[0, 0]]),
+        {"deter": np.full((1, 4, 5), 1.00390625, np.float32), "stoch": np.zeros((1, 4, 4))},
+    )
+    replay.update_latents(ids, latents)
+    np.testing.assert_array_equal(replay.data["latent"]["deter"][0, 1:5].astype(np.float32), 1.0)
+
+
+def test_a_stream_that_holds_no_window_is_refused() -> None:
+    HostReplay(LAYOUT, 2, 2 * 6, 1, 4)
+    with pytest.raises(ValueError, match="5 steps"):
+        HostReplay(LAYOUT, 2, 2 * 6 - 1, 1, 4)
+
+
+def test_a_step_with_other_names_is_refused() -> None:
+    replay, step = filled(0), make_step(2, 0)
+    step["obs"].pop("image")
+    with pytest.raises(ValueError, match="image"):
+        replay.add(step)
