@@ -250,11 +250,11 @@ def test_a_time_limit_truncates() -> None:
 
 
 class Broken(Counting):
-    """Hands out `obs`, `reward` or `result` in place of the right one from the second step on."""
+    """Hands out `obs`, `reward` or `result` in place of the right one from step `since` on."""
 
-    def __init__(self, kind: str = "box", **wrong: Any):
+    def __init__(self, kind: str = "box", since: int = 2, **wrong: Any):
         super().__init__([(9, "end")], kind)
-        self.wrong = wrong
+        self.wrong, self.since = wrong, since
 
     def reset(self, **kwargs: Any) -> Any:
         obs, info = super().reset(**kwargs)
@@ -262,7 +262,7 @@ class Broken(Counting):
 
     def step(self, action: Any) -> Any:
         obs, reward, terminated, truncated, info = super().step(action)
-        if self.steps >= 2:
+        if self.steps >= self.since:
             obs, reward = self.wrong.get("obs", obs), self.wrong.get("reward", reward)
             if "step" in self.wrong:
                 return self.wrong["step"](obs, reward, terminated, info)
@@ -372,14 +372,19 @@ def registered() -> Any:
 @pytest.mark.parametrize("name", ["nan", "longer", "no_reward", "rewards", "four_values", "bare_reset"])
 def test_a_registered_environment_is_named_by_its_id(registered: str, name: str) -> None:
     wrong, expected = WRONG[name]
-    env = make_env(EnvConfig(id=registered, num_envs=1, kwargs=wrong))
+    env = make_env(EnvConfig(id=registered, num_envs=1, kwargs={"since": 1, **wrong}))
 
     def run() -> None:
         env.reset(0)
-        for _ in range(2):
-            env.step({"action": np.zeros(1, np.int32)})
+        env.step({"action": np.zeros(1, np.int32)})
 
     assert expected in fault_of(run, registered)
+
+
+def test_the_checks_of_gymnasium_do_not_come_before_ours(registered: str) -> None:
+    kwargs = {"kind": "dict", "reset": lambda obs, info: (None, info)}
+    env = make_env(EnvConfig(id=registered, num_envs=1, kwargs=kwargs))
+    assert "lacks 'inner'" in fault_of(lambda: env.reset(0), registered)
 
 
 def test_vector_environments_that_were_not_checked_give_no_nan() -> None:
