@@ -18,7 +18,6 @@ from pathlib import Path
 import dreamer_agent
 from dreamer_agent.config import load_config
 from dreamer_agent.plots import curve, draw_curves
-from dreamer_agent.training.metrics import read_metrics
 from dreamer_agent.training.run_directory import provenance
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,7 +76,7 @@ def main() -> None:
     for seed in args.seeds:
         run = args.runs / f"{args.task}-{seed}"
         result = train_and_score(task, seed, run, args.episodes, args.overrides)
-        result["curve"] = [points.tolist() for points in curve(read_metrics(run))]
+        result["curve"] = [points.tolist() for points in curve(dreamer_agent.run_metrics(run))]
         merge_result(path, args.task, task, result, args.overrides)
     draw(path)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamer_agent.agent import Agent, AgentState
-    from dreamer_agent.api import dream_run, evaluate_run, load_run, plot_runs, train
+    from dreamer_agent.api import dream_run, evaluate_run, load_run, run_config, run_metrics, train
     from dreamer_agent.config import Config, load_config
     from dreamer_agent.envs import JaxEnv, make_env, register_suite
     from dreamer_agent.errors import DreamerError
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agent": ("Agent", "AgentState"),
-    "api": ("dream_run", "evaluate_run", "load_run", "plot_runs", "train"),
+    "api": ("dream_run", "evaluate_run", "load_run", "run_config", "run_metrics", "train"),
     "config": ("Config", "load_config"),
     "envs": ("JaxEnv", "make_env", "register_suite"),
     "errors": ("DreamerError",),
@@ -49,9 +49,10 @@ __all__ = [
     "load_config",
     "load_run",
     "make_env",
-    "plot_runs",
     "register_encoder",
     "register_suite",
+    "run_config",
+    "run_metrics",
     "train",
 ]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,12 @@ import numpy as np
 
 from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.config import Config
-from dreamer_agent.dreams import open_loop, whole_windows
+from dreamer_agent.dreams import OpenLoop, open_loop, whole_windows
 from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.training import Checkpoints, Driver, Evaluation, evaluate, run_directory
 from dreamer_agent.training import train as train_loop
 from dreamer_agent.training.evaluate import EVALUATION_SEED
+from dreamer_agent.training.metrics import read_metrics
 from dreamer_agent.world_model import CONTEXT
 
 
@@ -66,43 +65,30 @@ def evaluate_run(
         env.close()
 
 
-def dream_run(run: str | Path, length: int = 50, sequences: int = 3, seed: int = 0) -> list[Path]:
-    """Draw open-loop predictions of the newest checkpoint on fresh episodes; gives the pictures' paths.
+def dream_run(run: str | Path, length: int = 50, sequences: int = 3, seed: int = 0) -> OpenLoop:
+    """Open-loop predictions of the newest checkpoint on fresh episodes.
 
     The first half of every sequence of `length` steps is observed, the second imagined from its actions.
     """
-    from dreamer_agent.plots import draw_images, draw_vectors
-
     enable_compilation_cache()
     agent, state, config = load_run(run)
-    env = make_env(replace(config.env, num_envs=4 * sequences))
+    env = make_env(config.env, 4 * sequences)
     try:
         steps = _collect(agent, state, env, 3 * length, config.seed + seed)
     finally:
         env.close()
     batch = whole_windows(steps, CONTEXT + length, sequences)
-    dream = open_loop(agent, state.params, batch, jax.random.PRNGKey(seed), length // 2)
-    folder, paths = Path(run) / "dreams", []
-    for key, spec in agent.model.obs_specs.items():
-        if spec.kind == "image":
-            paths.append(folder / f"open_loop_{key.replace('/', '_')}.png")
-            draw_images(dream, key, paths[-1], sequences)
-    paths.append(folder / "open_loop.png")
-    draw_vectors(dream, paths[-1])
-    return paths
+    return open_loop(agent, state.params, batch, jax.random.PRNGKey(seed), length // 2)
 
 
-def plot_runs(runs: Sequence[str | Path], path: str | Path, goal: float | None = None) -> Path:
-    """Learning curves of `runs` in one PNG; runs of one environment and size are drawn as one band."""
-    from dreamer_agent.plots import curve, draw_curves
-    from dreamer_agent.training.metrics import read_metrics
+def run_config(run: str | Path) -> Config:
+    """The configuration of a run."""
+    return run_directory.load(Path(run))
 
-    groups: dict[str, list[Any]] = {}
-    for run in runs:
-        config = run_directory.load(Path(run))
-        groups.setdefault(config.env.id, []).append(curve(read_metrics(Path(run))))
-    draw_curves(groups, Path(path), "Learning curve", goal)
-    return Path(path)
+
+def run_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics."""
+    return read_metrics(Path(run))
 
 
 def _collect(agent: Agent, state: AgentState, env: VectorEnv, count: int, seed: int) -> list[dict[str, Any]]:

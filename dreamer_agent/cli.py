@@ -45,12 +45,12 @@ def train(
     ] = None,
 ) -> None:
     """Train an agent, score it, and draw what it learned."""
-    from dreamer_agent import api
+    from dreamer_agent import api, plots
 
     config = _configuration(env, overrides, preset, size, steps, seed)
     folder = run or Path("runs") / f"{config.env.id.replace(':', '_').replace('/', '_')}-{config.seed}"
     api.train(config, folder)
-    pictures = [api.plot_runs([folder], folder / "learning_curve.png"), *api.dream_run(folder)]
+    pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
     Console().print("pictures: " + ", ".join(str(path) for path in pictures), soft_wrap=True)
 
 
@@ -79,9 +79,9 @@ def dream(
     sequences: Annotated[int, typer.Option(help="Sequences to draw.")] = 3,
 ) -> None:
     """Draw what the world model of a run imagines, beside what happened."""
-    from dreamer_agent import api
+    from dreamer_agent import plots
 
-    for path in api.dream_run(run, length, sequences):
+    for path in plots.plot_dream(run, length, sequences):
         typer.echo(path)
 
 
@@ -92,9 +92,9 @@ def plot(
     goal: Annotated[float | None, typer.Option(help="A return to mark.")] = None,
 ) -> None:
     """Draw learning curves of runs."""
-    from dreamer_agent import api
+    from dreamer_agent import plots
 
-    typer.echo(api.plot_runs(runs, out, goal))
+    typer.echo(plots.plot_runs(runs, out, goal))
 
 
 @app.command("config")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -167,6 +166,8 @@ def merge(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
             values[key] = merge(current, value, f"{path}.")
         else:
             values[key] = _checked(path, value, hints[key])
+            if isinstance(current, Mapping):
+                values[key] = {**current, **values[key]}
     return dataclasses.replace(config, **values)
 
 
@@ -175,7 +176,10 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"An override has the form key=value, such as replay.ratio=64; got '{text}'.")
-    nested: Any = yaml.safe_load(value) if value else ""
+    try:
+        nested: Any = yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of '{text}' is not plain YAML: quote it, or mend its brackets.") from error
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested
@@ -244,17 +248,27 @@ def validate(config: Config) -> Config:
         "env.action_repeat": config.env.action_repeat,
         "replay.batch_size": replay.batch_size,
         "replay.batch_length": replay.batch_length - 1,
+        "replay.ratio": replay.ratio,
         "behaviour.imagination_horizon": config.behaviour.imagination_horizon,
         "behaviour.discount_horizon": config.behaviour.discount_horizon - 1,
         "train.steps": config.train.steps,
         "train.log_every": config.train.log_every,
         "train.checkpoint_every": config.train.checkpoint_every,
+        "train.keep_checkpoints": config.train.keep_checkpoints,
+        "train.eval_episodes": config.train.eval_episodes,
         "train.eval_envs": config.train.eval_envs,
         **{f"model.{name}": getattr(model, name) for name in ("deter", "hidden", "units", "depth", "stoch")},
     }
     for name, value in positive.items():
         if value <= 0:
             raise ConfigError(f"'{name}' is too small: raise it.")
+    if model.bins < 3 or model.bins % 2 == 0:
+        raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
+    if model.depth * model.channel_multipliers[-1] % model.blocks:
+        raise ConfigError(
+            f"model.depth={model.depth} times the last of model.channel_multipliers should be a multiple of "
+            f"model.blocks={model.blocks}."
+        )
     if model.deter % model.blocks:
         raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
     if not 2 <= model.classes <= 256:
@@ -289,9 +303,9 @@ def _checked(path: str, value: Any, hint: Any) -> Any:
         try:
             if float(value) == int(float(value)):
                 return int(float(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
-    elif isinstance(hint, type) and not isinstance(hint, types.GenericAlias) and isinstance(value, hint):
+    elif hint in (str, bool) and isinstance(value, hint):
         return value
     expected = getattr(hint, "__name__", str(hint))
     raise ConfigError(f"'{path}' takes a value of type {expected}; got {value!r}.")

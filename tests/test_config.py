@@ -24,8 +24,6 @@ from dreamer_agent.config import (
 )
 from dreamer_agent.errors import ConfigError
 
-UNCHECKED = pytest.mark.xfail(strict=True, reason="not validated")
-
 
 def error_of(run: Any) -> str:
     with pytest.raises(ConfigError) as caught:
@@ -154,10 +152,10 @@ def test_an_unknown_preset_names_its_neighbours() -> None:
     [
         ("model.deter=big", "int"),
         ("model.deter=1.5", "int"),
-        pytest.param("model.deter=true", "int", marks=pytest.mark.xfail(strict=True, reason="true passes as 1")),
+        ("model.deter=true", "int"),
         ("seed=", "int"),
         ("seed=nan", "int"),
-        pytest.param("seed=.inf", "int", marks=pytest.mark.xfail(strict=True, reason="OverflowError")),
+        ("seed=.inf", "int"),
         ("seed=[1]", "int"),
         ("replay.ratio=fast", "float"),
         ("replay.ratio=true", "float"),
@@ -198,7 +196,7 @@ def test_a_group_takes_no_value() -> None:
         ("replay.batch_length=1", "replay.batch_length"),
         ("behaviour.discount_horizon=1", "behaviour.discount_horizon"),
         ("train.steps=0", "train.steps"),
-        pytest.param("train.eval_episodes=0", "train.eval_episodes", marks=UNCHECKED),
+        ("train.eval_episodes=0", "train.eval_episodes"),
         ("model.deter=100", "model.deter=100 should be a multiple of model.blocks=8"),
         ("model.classes=257", "model.classes=257 should lie between 2 and 256"),
         ("model.classes=1", "model.classes=1 should lie between 2 and 256"),
@@ -241,13 +239,11 @@ def test_hostile_yaml_is_refused_and_not_executed(tmp_path: Path, text: str) -> 
     assert not witness.exists()
 
 
-@pytest.mark.xfail(strict=True, raises=yaml.YAMLError, reason="overrides let the parser's own error through")
 @pytest.mark.parametrize("text", ["env.kwargs={a: [1", "seed=!!python/name:os.system"])
 def test_an_override_that_is_no_yaml_is_refused(text: str) -> None:
     assert "\n" not in error_of(lambda: load_config(overrides=[text]))
 
 
-@pytest.mark.xfail(strict=True, reason="the second replaces the first")
 def test_overrides_of_single_keyword_arguments_add_up() -> None:
     config = load_config(overrides=["env.kwargs.a=1", "env.kwargs.b=2"])
     assert config.env.kwargs == {"a": 1, "b": 2}
@@ -255,7 +251,7 @@ def test_overrides_of_single_keyword_arguments_add_up() -> None:
 
 def test_hostile_overrides_are_not_executed(tmp_path: Path) -> None:
     witness = tmp_path / "executed"
-    with pytest.raises((ConfigError, yaml.YAMLError)):
+    with pytest.raises(ConfigError):
         load_config(overrides=[f"seed=!!python/object/apply:os.system ['touch {witness}']"])
     assert not witness.exists()
 

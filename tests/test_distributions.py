@@ -75,7 +75,9 @@ def test_onehot_has_the_gradient_of_the_mixed_probabilities():
     def through_probs(logits):
         return ((0.99 * jax.nn.softmax(logits) + 0.01 / 5) * weights).sum()
 
-    np.testing.assert_allclose(jax.grad(through_onehot)(logits), jax.grad(through_probs)(logits), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(through_onehot)(logits), jax.grad(through_probs)(logits), rtol=1e-4, atol=1e-6
+    )
     hot = Categorical.from_logits(logits, 1, unimix=0.01).onehot(jnp.asarray(INDEX[0]))
     np.testing.assert_allclose(hot, np.eye(5)[INDEX[0]], atol=1e-6)
 

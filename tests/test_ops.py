@@ -135,7 +135,9 @@ def test_mix_uniform_by_hand():
 
 def test_mix_uniform_of_nothing_normalises():
     mixed = ops.mix_uniform(jnp.array([1.0, 2.0, 3.0]), 0.0)
-    np.testing.assert_allclose(mixed, np.array([1.0, 2.0, 3.0]) - np.log(np.exp([1.0, 2.0, 3.0]).sum()), rtol=1e-6)
+    np.testing.assert_allclose(
+        mixed, np.array([1.0, 2.0, 3.0]) - np.log(np.exp([1.0, 2.0, 3.0]).sum()), rtol=1e-6
+    )
 
 
 def lambda_return_by_recursion(reward, discount, value, lambda_):

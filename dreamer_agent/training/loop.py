@@ -230,7 +230,7 @@ def make_replay(config: Config, agent: Agent) -> HostReplay:
     return HostReplay(
         budget.layout_of(agent),
         config.env.num_envs,
-        min(config.replay.capacity, budget.stored_steps(config)),
+        budget.kept_steps(config),
         config.replay.batch_size,
         config.replay.batch_length,
         CONTEXT,

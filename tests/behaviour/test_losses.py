@@ -70,10 +70,10 @@ def twohot_cross_entropy(target, logits):
 
 def test_weights_are_the_products_of_the_continues():
     cont = [[0.9, 0.5, 0.8, 0.3], [1.0, 0.0, 1.0, 1.0]]
+    trajectory = trajectory_of(np.zeros((2, 4)), cont, np.zeros((2, 4)))
     imagined = evaluate_trajectory(
-        MODEL, tabular_nets(TabularNets), {"critic": None}, trajectory_of(np.zeros((2, 4)), cont, np.zeros((2, 4))),
-        jnp.float32(0.95),
-    )  # fmt: skip
+        MODEL, tabular_nets(TabularNets), {"critic": None}, trajectory, jnp.float32(0.95)
+    )
     np.testing.assert_allclose(imagined.weights, [[0.9, 0.45, 0.36], [1.0, 0.0, 0.0]], rtol=1e-5, atol=1e-6)
 
 
@@ -120,7 +120,9 @@ def test_actor_loss_by_hand():
 
 def test_actor_loss_raises_the_probability_of_better_actions():
     def loss(raw):
-        return actor_loss(tabular_nets(), {"actor": raw}, IMAGINED, ACTIONS, jnp.float32(1), jnp.float32(0))[0].sum()
+        return actor_loss(tabular_nets(), {"actor": raw}, IMAGINED, ACTIONS, jnp.float32(1), jnp.float32(0))[
+            0
+        ].sum()
 
     gradient = jax.grad(loss)(RAW)
     # d/dlogits of -w A log p(a) = -w A (onehot(a) - p): A = 4 for action 1, then A = -2 for action 0 at w = 0.5.

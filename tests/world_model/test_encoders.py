@@ -46,7 +46,9 @@ class Encoder:
         return obs
 
 
-@pytest.fixture(scope="module", params=[(name, space) for name in sorted(ENCODERS) for space in SPACES], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(name, space) for name in sorted(ENCODERS) for space in SPACES], ids="-".join
+)
 def encoder(request):
     name, space = request.param
     return Encoder(name, SPACES[space])

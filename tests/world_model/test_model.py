@@ -151,9 +151,7 @@ def test_drop_context_keeps_the_trained_steps(batch):
 
 def image_shapes(obs, *overrides, depth=4):
     """Shapes of the tokens and of the reconstruction for a batch `[2, 3]`, without computing them."""
-    model = WorldModel.create(
-        obs, BUTTONS, small_config(f"model.depth={depth}", *overrides).model, jnp.float32
-    )
+    model = WorldModel.create(obs, BUTTONS, small_config(f"model.depth={depth}", *overrides).model, jnp.float32)
     params = jax.eval_shape(model.init, KEY)
     data = {k: jax.ShapeDtypeStruct((2, 3, *spec.shape), spec.dtype) for k, spec in obs.items()}
     tokens = jax.eval_shape(model.encoder.apply, params["encoder"], data)

@@ -157,9 +157,7 @@ def test_step_by_step_equals_over_time(rssm, params, observe, observe_step):
     latents, logits = observe(params, KEY, draw_latent(1), actions, tokens, is_first)
     latent, keys = draw_latent(1), jax.random.split(KEY, TIME)
     for t in range(TIME):
-        latent, step_logits = observe_step(
-            params, keys[t], latent, actions[:, t], tokens[:, t], is_first[:, t]
-        )
+        latent, step_logits = observe_step(params, keys[t], latent, actions[:, t], tokens[:, t], is_first[:, t])
         np.testing.assert_allclose(latent.deter, latents.deter[:, t], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(latent.stoch, latents.stoch[:, t], atol=1e-6)
         np.testing.assert_allclose(step_logits, logits[:, t], rtol=1e-4, atol=1e-5)
