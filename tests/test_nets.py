@@ -17,6 +17,8 @@ from dreamer_agent.nets import (
     RMSNorm,
     from_haiku,
     from_linen,
+    join_blocks,
+    split_blocks,
     truncated_normal,
 )
 from dreamer_agent.specs import ArraySpec
@@ -90,15 +92,27 @@ def test_block_linear_is_a_block_diagonal_matrix(batch, shared_size):
     assert params["kernel"].shape == (4, 2 + shared_size, 3)
     dense = block_diagonal(np.asarray(params["kernel"], np.float64), width=2)
     expected = np.concatenate(inputs, -1) @ dense + np.asarray(params["bias"])
-    np.testing.assert_allclose(net.apply(params, *map(jnp.asarray, inputs)), expected, rtol=1e-4, atol=1e-5)
+    y = net.apply(params, *map(jnp.asarray, inputs))
+    assert y.shape == (4, *batch, 3)  # blocks first
+    for k in range(4):
+        np.testing.assert_allclose(y[k], expected[..., 3 * k : 3 * (k + 1)], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(join_blocks(y), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_do_not_see_each_other():
     net = from_linen(BlockLinear(features=12, blocks=4))
     params = random_params(net, jnp.zeros(8))
     jacobian = np.asarray(jax.jacobian(lambda x: net.apply(params, x))(jnp.ones(8)))
+    assert jacobian.shape == (4, 3, 8)
     seen = np.abs(jacobian).reshape(4, 3, 4, 2).max((1, 3)) > 0
     np.testing.assert_array_equal(seen, np.eye(4, dtype=bool))
+
+
+def test_blocks_are_split_to_the_front_and_joined_again():
+    x = jnp.arange(12.0).reshape(2, 6)
+    split = split_blocks(x, 3)
+    np.testing.assert_array_equal(split, [[[0, 1], [6, 7]], [[2, 3], [8, 9]], [[4, 5], [10, 11]]])
+    np.testing.assert_array_equal(join_blocks(split), x)
 
 
 def test_block_linear_starts_with_the_fan_in_of_the_whole_input():

@@ -57,6 +57,8 @@ def draw_vectors(dream: OpenLoop, path: Path, sequence: int = 0) -> None:
         _widen(axis)
     for axis in axes[len(panels) :]:
         axis.axis("off")
+    for axis in axes[max(len(panels) - columns, 0) : len(panels)]:
+        axis.set_xlabel("step", fontsize=9)
     axes[0].legend(fontsize=8, loc="best")
     fig.suptitle("Open loop: observed (green), then imagined from the actions alone (red)", fontsize=10)
     save(fig, path)
