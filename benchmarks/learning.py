@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value, written into the result")
     args = parser.parse_intermixed_args()
     task = TASKS[args.task]
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"learning_{args.task}.json"
     for seed in args.seeds:
         run = args.runs / f"{args.task}-{seed}"
