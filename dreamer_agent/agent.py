@@ -91,7 +91,7 @@ class Agent:
     def act(
         self, params: Params, key: Array, carry: ActState, obs: Any, is_first: Array, explore: Array
     ) -> ActState:
-        """See `obs` `[E, ...]` and choose actions: sampled where `explore`, else the mode.
+        """See `obs` `[E, ...]` and choose actions: sampled if the scalar `explore` is true, else the mode.
 
         The returned latent is the one to store with the step.
         """

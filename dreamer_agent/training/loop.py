@@ -120,6 +120,8 @@ class Trainer:
                 self._act()
                 self._learn()
                 self._report(before)
+            if self.counters.env_steps > self.window.first_step:
+                self._log()
         self.save()
         evaluations = [self.evaluate(explore) for explore in (True, False)]
         self._write_scores(evaluations)
