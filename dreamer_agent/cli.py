@@ -110,7 +110,7 @@ def envs() -> None:
     from dreamer_agent.envs import SUITES
 
     for name, factory in sorted(SUITES.items()):
-        typer.echo(f"{name}:TASK".ljust(18) + (factory.__doc__ or "").strip().splitlines()[0])
+        typer.echo(f"{name}:TASK".ljust(18) + (factory.__doc__ or "").strip().partition("\n")[0])
     typer.echo("anything else".ljust(18) + "A gymnasium id; module:Id-v0 imports the module first.")
 
 

@@ -62,6 +62,7 @@ def _jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
 
 @register_suite("toy")
 def _toy(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Small games of our own: catch (16x16 pixels)."""
     from dreamer_agent.envs.toy import Catch
 
     if task != "catch":
@@ -71,6 +72,7 @@ def _toy(task: str, config: EnvConfig, count: int) -> VectorEnv:
 
 @register_suite("gymnax")
 def _gymnax(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """JAX-native tasks of gymnax, such as CartPole-v1 or Breakout-MinAtar."""
     from dreamer_agent.envs.gymnax import GymnaxEnv
 
     return _jax(GymnaxEnv(task, **config.kwargs), config, count)
