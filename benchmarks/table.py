@@ -1,0 +1,55 @@
+"""Prints the results in benchmarks/results/ as Markdown tables, for README.md and docs/benchmarks.md.
+
+python benchmarks/table.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def learning_rows() -> list[str]:
+    rows = [
+        "| environment | preset | env steps | seeds | sampled action | likeliest action | asked | minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("learning_*.json")):
+        content = json.loads(path.read_text())
+        seeds = content["seeds"]
+        scores = [
+            " / ".join(f"{entry['scores'][which]['return_mean']:.4g}" for entry in seeds) for which in (0, 1)
+        ]
+        minutes = " / ".join(f"{entry['minutes']:.1f}" for entry in seeds)
+        steps = max(entry["env_steps"] for entry in seeds)
+        rows.append(
+            f"| {content['env']} | `{content['preset']}` | {steps:,} | {len(seeds)} | {scores[0]} | {scores[1]} "
+            f"| ≥ {content['goal']:g} | {minutes} |"
+        )
+    return rows
+
+
+def speed_rows() -> list[str]:
+    rows = [
+        "| case | parameters | trace | compile | update, median / min | policy step, median / min |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in json.loads((RESULTS / "speed.json").read_text())["rows"]:
+        rows.append(
+            f"| {row['case']} | {row['parameters']:,} | {row['trace_s']:.1f} s | {row['compile_s']:.1f} s "
+            f"| {row['update_ms_median']:.0f} / {row['update_ms_min']:.0f} ms "
+            f"| {row['policy_ms_median']:.2f} / {row['policy_ms_min']:.2f} ms |"
+        )
+    return rows
+
+
+def main() -> None:
+    print("\n".join(learning_rows()))
+    if (RESULTS / "speed.json").exists():
+        print("\n" + "\n".join(speed_rows()))
+
+
+if __name__ == "__main__":
+    main()
