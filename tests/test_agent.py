@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_agent.agent import weighted_sum
+from dreamer_agent.agent import Agent, weighted_sum
+from dreamer_agent.specs import ArraySpec
 from tests.compiling import quick_jit
-from tests.conftest import random_batch
+from tests.conftest import Learner, random_batch, small_config
 
 
 def with_hyper(state, **numbers):
@@ -212,3 +213,32 @@ def test_act_starts_with_no_memory(learner):
     carry = learner.agent.init_act(3)
     assert carry.latent.deter.shape == (3, 32)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(carry))
+
+
+MIXED_OBS = {
+    "camera": ArraySpec("image", (16, 12, 3)),
+    "pose": ArraySpec("continuous", (3,)),
+    "slots": ArraySpec("discrete", (2,), 4),
+}
+MIXED_ACT = {"move": ArraySpec("continuous", (2,)), "press": ArraySpec("discrete", (), 3)}
+
+
+@pytest.mark.parametrize("encoder", ["linen", "haiku"])
+def test_images_vectors_and_integers_train_together(encoder):
+    mixed = Learner(small_config(f"model.encoder={encoder}"), MIXED_OBS, MIXED_ACT)
+    state, latents, metrics = mixed.update(mixed.state, random_batch(mixed.agent))
+    assert {f"loss/rec/{key}" for key in MIXED_OBS} <= set(metrics)
+    assert all(np.isfinite(float(value)) for value in metrics.values())
+    assert latents.stoch.shape == (4, 8, 4, 4)
+    assert int(state.step) == 1
+
+
+def test_bfloat16_computes_in_it_and_keeps_the_state_in_float32():
+    agent = Agent.create(small_config("precision=bfloat16"), MIXED_OBS, MIXED_ACT)
+    state = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
+    new, latents, metrics = jax.eval_shape(agent.update, state, random_batch(agent))
+    assert {x.dtype for x in jax.tree.leaves(latents)} == {np.dtype(jnp.bfloat16)}
+    assert {x.dtype for x in jax.tree.leaves((new.params, new.slow_critic))} == {np.dtype(np.float32)}
+    assert {x.dtype for x in metrics.values()} == {np.dtype(np.float32)}
+    kinds = jax.tree.map(lambda x: (x.shape, x.dtype), (state, new))
+    assert kinds[0] == kinds[1]

@@ -127,3 +127,11 @@ def test_an_environment_that_breaks_keeps_the_last_checkpoint(tmp_path: Path) ->
 )
 def test_crossed_sees_multiples_in_a_half_open_interval(before, now, every, expected) -> None:
     assert crossed(before, now, every) is expected
+
+
+def test_a_jax_native_environment_runs_through_the_same_loop(tmp_path: Path) -> None:
+    pytest.importorskip("gymnax")
+    train(short("train.steps=100", "env.id=gymnax:CartPole-v1"), tmp_path / "run", quiet=True)
+    scores = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert scores["updates"] == (scores["env_steps"] - 64) // 2
+    assert all(1 <= score["return_mean"] <= 500 for score in scores["scores"])
