@@ -36,8 +36,8 @@ class Task:
 TASKS = {
     "cartpole": Task("CartPole-v1", "classic", 12_000, 475),
     "pendulum": Task("Pendulum-v1", "pendulum", 7_500, -200),
-    "catch": Task("toy:catch", "pixels", 20_000, 2.5),
-    "minigrid": Task("minigrid:MiniGrid-Empty-5x5-v0", "pixels", 20_000, 0.9),
+    "catch": Task("toy:catch", "pixels", 12_000, 2.5),
+    "minigrid": Task("minigrid:MiniGrid-Empty-5x5-v0", "pixels", 12_000, 0.9),
     "gymnax": Task("gymnax:CartPole-v1", "classic", 12_000, 475),
 }
 
