@@ -48,5 +48,5 @@ def laprop(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def warmed_up(learning_rate: Array, warmup: Array, step: Array) -> Array:
-    """The learning rate at update `step` (from 0): linear from zero over `warmup` updates, where there are any."""
+    """The learning rate at update `step` (from 0): linear from zero over `warmup` updates, if any."""
     return learning_rate * jnp.where(step < warmup, step / jnp.maximum(warmup, 1.0), 1.0)
