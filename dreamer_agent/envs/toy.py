@@ -20,17 +20,19 @@ class CatchState(NamedTuple):
 
 
 class Catch:
-    """A ball falls one row a step, drifting and bouncing off the walls; catch it with a paddle.
+    """A ball falls one cell a step, drifting and bouncing off the walls; catch it with a paddle.
 
-    Observation "image" `[16, 16, 3]`; actions left, stay, right. The reward is +1 for a catch and -1 for a
-    miss, when the ball reaches the last row. After a catch the next ball appears at the top; a miss ends the
-    episode (terminal), `balls` balls cut it (truncation). The best return is `balls`.
+    Eight by eight cells, two by two pixels each: observation "image" `[16, 16, 3]`. Actions left, stay, right.
+    The reward is +1 for a catch and -1 for a miss, when the ball reaches the last row. After a catch the
+    next ball is at the top; a miss ends the episode (terminal), `balls` balls cut it (truncation). The best
+    return is `balls`.
     """
 
-    SIDE, PADDLE = 16, 3
+    SIDE, PADDLE, PIXELS = 8, 2, 2
 
     def __init__(self, balls: int = 3):
-        self.obs_specs = {"image": ArraySpec("image", (self.SIDE, self.SIDE, 3))}
+        width = self.SIDE * self.PIXELS
+        self.obs_specs = {"image": ArraySpec("image", (width, width, 3))}
         self.act_specs = {"action": ArraySpec("discrete", (), 3)}
         self.time_limit = balls * (self.SIDE - 1)
 
@@ -52,12 +54,11 @@ class Catch:
         caught = landed & (x >= paddle) & (x < paddle + self.PADDLE)
         missed = landed & ~caught
         moved = CatchState(x, y, drift, paddle)
-        seen = self._observe(moved)
         new_x, new_drift = self._new_ball(key)
         respawned = CatchState(new_x, jnp.zeros_like(y), new_drift, paddle)
         state = jax.tree.map(lambda a, b: jnp.where(caught, a, b), respawned, moved)
         reward = caught.astype(jnp.float32) - missed.astype(jnp.float32)
-        return state, seen, reward, missed, jnp.zeros((), bool)
+        return state, self._observe(state), reward, missed, jnp.zeros((), bool)
 
     def _new_ball(self, key: Any) -> tuple[Any, Any]:
         x_key, drift_key = jax.random.split(key)
@@ -70,5 +71,6 @@ class Catch:
         on_paddle = (columns >= state.paddle) & (columns < state.paddle + self.PADDLE)
         paddle = (rows == self.SIDE - 1) & on_paddle
         background = jnp.array([20, 20, 40], jnp.uint8)
-        image = jnp.where(paddle[..., None], jnp.array([80, 200, 120], jnp.uint8), background)
-        return {"image": jnp.where(ball[..., None], jnp.array([250, 220, 60], jnp.uint8), image)}
+        cells = jnp.where(paddle[..., None], jnp.array([80, 200, 120], jnp.uint8), background)
+        cells = jnp.where(ball[..., None], jnp.array([250, 220, 60], jnp.uint8), cells)
+        return {"image": cells.repeat(self.PIXELS, 0).repeat(self.PIXELS, 1)}

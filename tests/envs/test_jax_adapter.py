@@ -150,12 +150,12 @@ def test_environments_are_told_from_other_things() -> None:
 
 
 def catch_policy(image: np.ndarray) -> np.ndarray:
-    """Move the middle of the paddle under the ball."""
+    """Move the nearer cell of the paddle under the ball."""
     actions = []
     for picture in image.astype(int):
-        ball = np.argwhere((picture == [250, 220, 60]).all(-1))[0][1]
-        paddle = np.argwhere((picture[-1] == [80, 200, 120]).all(-1)).mean()
-        actions.append(1 + np.sign(ball - round(paddle)))
+        ball = np.argwhere((picture == [250, 220, 60]).all(-1))[0][1] // 2
+        paddle = np.argwhere((picture[-1] == [80, 200, 120]).all(-1))[0][0] // 2
+        actions.append(1 + int(ball > paddle + 1) - int(ball < paddle))
     return np.array(actions, np.int32)
 
 
@@ -169,23 +169,23 @@ def catch(env: VectorEnv, calls: int, policy: Callable[[np.ndarray], np.ndarray]
 
 
 def test_catch_rewards_every_caught_ball_and_is_cut_after_the_last(catch_env: VectorEnv) -> None:
-    rows = catch(catch_env, 31, catch_policy)
+    rows = catch(catch_env, 15, catch_policy)
     rewards = np.stack([row.reward for row in rows])
-    assert rewards[:31].sum(0).tolist() == [2, 2, 2]
-    assert np.flatnonzero(rewards[:, 0]).tolist() == [15, 30]
-    assert [row.is_last.all() for row in rows] == [step == 30 for step in range(32)]
+    assert rewards[:15].sum(0).tolist() == [2, 2, 2]
+    assert np.flatnonzero(rewards[:, 0]).tolist() == [7, 14]
+    assert [row.is_last.all() for row in rows] == [step == 14 for step in range(16)]
     assert not any(row.is_terminal.any() for row in rows)
-    assert rows[31].is_first.all()
+    assert rows[15].is_first.all()
 
 
 def test_a_missed_ball_ends_the_episode_of_catch(catch_env: VectorEnv) -> None:
-    # The paddle flees to the other side, so that every ball is missed at its first landing, in step 15.
-    rows = catch(catch_env, 16, lambda x: np.where(x[:, :, 8:].max((1, 2, 3)) == 250, 0, 2).astype(np.int32))
-    assert [row.reward.tolist() for row in rows[15:]] == [[-1, -1, -1], [0, 0, 0]]
-    assert rows[15].is_terminal.all()
-    assert rows[15].is_last.all()
-    assert rows[16].is_first.all()
-    assert not any(row.is_last.any() for row in rows[:15])
+    # The paddle flees to the other side, so that every ball is missed at its first landing, in step 7.
+    rows = catch(catch_env, 8, lambda x: np.where(x[:, :, 8:].max((1, 2, 3)) == 250, 0, 2).astype(np.int32))
+    assert [row.reward.tolist() for row in rows[7:]] == [[-1, -1, -1], [0, 0, 0]]
+    assert rows[7].is_terminal.all()
+    assert rows[7].is_last.all()
+    assert rows[8].is_first.all()
+    assert not any(row.is_last.any() for row in rows[:7])
 
 
 def test_catch_shows_one_ball_and_one_paddle(catch_env: VectorEnv) -> None:
@@ -193,8 +193,8 @@ def test_catch_shows_one_ball_and_one_paddle(catch_env: VectorEnv) -> None:
         image = rows.obs["image"]
         assert image.dtype == np.uint8
         assert image.shape == (3, 16, 16, 3)
-        assert (image == np.array([250, 220, 60])).all(-1).sum((1, 2)).tolist() == [1, 1, 1]
-        assert set((image == np.array([80, 200, 120])).all(-1).sum((1, 2)).tolist()) <= {2, 3}  # 2 below the ball
+        assert (image == np.array([250, 220, 60])).all(-1).sum((1, 2)).tolist() == [4, 4, 4]
+        assert set((image == np.array([80, 200, 120])).all(-1).sum((1, 2)).tolist()) == {8}
 
 
 def test_a_cartpole_of_gymnax_that_is_cut_is_not_terminal() -> None:
