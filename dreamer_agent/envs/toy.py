@@ -28,7 +28,7 @@ class Catch:
     return is `balls`.
     """
 
-    SIDE, PADDLE, PIXELS = 8, 2, 2
+    SIDE, PADDLE, PIXELS = 8, 3, 2
 
     def __init__(self, balls: int = 3):
         width = self.SIDE * self.PIXELS
