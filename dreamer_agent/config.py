@@ -264,11 +264,6 @@ def validate(config: Config) -> Config:
             raise ConfigError(f"'{name}' is too small: raise it.")
     if model.bins < 3 or model.bins % 2 == 0:
         raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
-    if model.depth * model.channel_multipliers[-1] % model.blocks:
-        raise ConfigError(
-            f"model.depth={model.depth} times the last of model.channel_multipliers should be a multiple of "
-            f"model.blocks={model.blocks}."
-        )
     if model.deter % model.blocks:
         raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
     if not 2 <= model.classes <= 256:

@@ -11,7 +11,17 @@ import jax.numpy as jnp
 
 from dreamer_agent.config import ModelConfig
 from dreamer_agent.distributions import Categorical, PixelError, Prediction, SymlogError
-from dreamer_agent.nets import MLP, BlockLinear, Linear, RMSNorm, join_blocks, truncated_normal
+from dreamer_agent.errors import ConfigError
+from dreamer_agent.nets import (
+    MLP,
+    BlockLinear,
+    Linear,
+    Net,
+    RMSNorm,
+    from_linen,
+    join_blocks,
+    truncated_normal,
+)
 from dreamer_agent.specs import Specs, split_specs
 from dreamer_agent.world_model.encoder import image_groups, image_stages, stage_channels
 from dreamer_agent.world_model.latent import Latent
@@ -95,6 +105,17 @@ class DictDecoder(nn.Module):
         pixels = pixels.reshape(*batch, *pixels.shape[1:])
         ends = [sum(widths[: i + 1]) for i in range(len(widths) - 1)]
         return dict(zip(keys, jnp.split(pixels, ends, -1), strict=True))
+
+
+def make_decoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
+    """The decoder for these observations. Its smallest feature map is divided among the blocks of h."""
+    width = config.depth * config.channel_multipliers[-1]
+    if image_groups(specs) and width % config.blocks:
+        raise ConfigError(
+            f"model.depth={config.depth} times the last of model.channel_multipliers gives {width} channels, "
+            f"which model.blocks={config.blocks} should divide: change one of them."
+        )
+    return from_linen(DictDecoder(dict(specs), config, dtype))
 
 
 def reconstruction(specs: Specs, raw: dict[str, Array]) -> dict[str, Prediction]:

@@ -14,7 +14,7 @@ from dreamer_agent.config import ModelConfig
 from dreamer_agent.distributions import Bernoulli, Prediction, TwoHot
 from dreamer_agent.nets import Head, Net, Params, from_linen
 from dreamer_agent.specs import Specs
-from dreamer_agent.world_model.decoder import DictDecoder, reconstruction
+from dreamer_agent.world_model.decoder import make_decoder, reconstruction
 from dreamer_agent.world_model.encoder import Observation, make_encoder
 from dreamer_agent.world_model.latent import Latent, encode_actions, zero_actions
 from dreamer_agent.world_model.rssm import RSSM
@@ -46,7 +46,7 @@ class WorldModel:
         return cls(
             encoder=make_encoder(obs_specs, config, dtype),
             rssm=RSSM.create(config, dtype),
-            decoder=from_linen(DictDecoder(dict(obs_specs), config, dtype)),
+            decoder=make_decoder(obs_specs, config, dtype),
             reward=from_linen(Head(features=config.bins, scale=0.0, **head)),
             cont=from_linen(Head(features=1, **head)),
             obs_specs=obs_specs,

@@ -7,6 +7,7 @@ import pytest
 
 from dreamer_agent.agent import Agent, count_parameters
 from dreamer_agent.config import load_config
+from dreamer_agent.errors import ConfigError
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.world_model import Latent, WorldModel, drop_context
 from tests.compiling import quick_jit
@@ -212,3 +213,11 @@ def test_reconstructed_images_are_pixels():
     for key, channels in (("one", 1), ("two", 2)):
         assert raw[key].shape == (2, 8, 8, channels)
         assert 0 <= raw[key].min() < raw[key].max() <= 1
+
+
+def test_channels_that_the_blocks_do_not_divide_are_refused_where_there_are_images():
+    config = small_config("model.depth=3")
+    vectors = {"x": ArraySpec("continuous", (3,))}
+    WorldModel.create(vectors, BUTTONS, config.model, jnp.float32)
+    with pytest.raises(ConfigError, match=r"gives 12 channels, which model\.blocks=8 should divide"):
+        WorldModel.create({"x": ArraySpec("image", (16, 16, 3))}, BUTTONS, config.model, jnp.float32)
