@@ -100,6 +100,7 @@ def test_keyword_arguments_of_the_environment_may_be_tuples(tmp_path: Path) -> N
     config = replace(small_config(), env=EnvConfig(kwargs={"size": (3, 4), "deep": {"list": [(1, 2)]}}))
     run_directory.prepare(tmp_path / "run", config)
     run_directory.prepare(tmp_path / "run", config)
+    assert run_directory.load(tmp_path / "run").env.kwargs == {"size": [3, 4], "deep": {"list": [[1, 2]]}}
 
 
 def test_a_folder_with_other_files_is_refused_and_changes_nothing(tmp_path: Path) -> None:
