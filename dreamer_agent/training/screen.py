@@ -70,7 +70,7 @@ class Screen:
     def eta(self, step: int) -> str:
         """Time left at the speed so far."""
         done = max(step - self.start_step, 1)
-        left = (time.monotonic() - self.start) * (self.total - step) / done
+        left = (time.monotonic() - self.start) * max(self.total - step, 0) / done
         return f"{int(left // 60)}:{int(left % 60):02d}"
 
 
