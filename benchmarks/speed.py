@@ -139,7 +139,8 @@ def main() -> None:
             f"{row['policy_ms_median']:>8.2f} / {row['policy_ms_min']:>5.2f}"
         )
     print("update and policy step: median / minimum")
-    content = {"command": f"python benchmarks/speed.py --rounds {args.rounds}", "provenance": provenance(), "rows": rows}
+    command = f"python benchmarks/speed.py --rounds {args.rounds}"
+    content = {"command": command, "provenance": provenance(), "rows": rows}
     (RESULTS / "speed.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
