@@ -11,24 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamer_agent.agent import Agent, AgentState
-    from dreamer_agent.api import dream_run, evaluate_run, load_run, run_config, run_metrics, train
+    from dreamer_agent.api import Dreamer, dream_run, evaluate_run, load_run, run_config, run_metrics, train
     from dreamer_agent.config import Config, load_config
     from dreamer_agent.envs import JaxEnv, make_env, register_suite
     from dreamer_agent.errors import DreamerError
     from dreamer_agent.nets import Net, from_haiku, from_linen
     from dreamer_agent.specs import ArraySpec
+    from dreamer_agent.training.callbacks import Callback, StopOnReturn
+    from dreamer_agent.training.loggers import register_logger
     from dreamer_agent.world_model import Latent, register_encoder
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "agent": ("Agent", "AgentState"),
-    "api": ("dream_run", "evaluate_run", "load_run", "run_config", "run_metrics", "train"),
+    "api": ("Dreamer", "dream_run", "evaluate_run", "load_run", "run_config", "run_metrics", "train"),
     "config": ("Config", "load_config"),
     "envs": ("JaxEnv", "make_env", "register_suite"),
     "errors": ("DreamerError",),
     "nets": ("Net", "from_haiku", "from_linen"),
     "specs": ("ArraySpec",),
+    "training.callbacks": ("Callback", "StopOnReturn"),
+    "training.loggers": ("register_logger",),
     "world_model": ("Latent", "register_encoder"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -37,11 +41,14 @@ __all__ = [
     "Agent",
     "AgentState",
     "ArraySpec",
+    "Callback",
     "Config",
+    "Dreamer",
     "DreamerError",
     "JaxEnv",
     "Latent",
     "Net",
+    "StopOnReturn",
     "dream_run",
     "evaluate_run",
     "from_haiku",
@@ -50,6 +57,7 @@ __all__ = [
     "load_run",
     "make_env",
     "register_encoder",
+    "register_logger",
     "register_suite",
     "run_config",
     "run_metrics",

@@ -19,10 +19,12 @@ from dreamer_agent.world_model import (
     Actions,
     Batch,
     Latent,
+    LegalActions,
     Losses,
     WorldModel,
     drop_context,
     imagine,
+    observed_legal,
     zero_actions,
 )
 
@@ -89,15 +91,18 @@ class Agent:
         return ActState(self.model.rssm.initial(num_envs), zero_actions(self.model.act_specs, (num_envs,)))
 
     def act(
-        self, params: Params, key: Array, carry: ActState, obs: Any, is_first: Array, explore: Array
-    ) -> ActState:
+        self, params: Params, key: Array, carry: ActState, obs: Any, is_first: Array, explore: Array,
+        legal: LegalActions = None,
+    ) -> ActState:  # fmt: skip
         """See `obs` `[E, ...]` and choose actions: sampled if the scalar `explore` is true, else the mode.
 
-        The returned latent is the one to store with the step.
+        Only `legal` actions are chosen, by default those that the observation tells. The returned latent is the
+        one to store with the step.
         """
         latent_key, action_key = jax.random.split(key)
         latent = self.model.observe_step(params, latent_key, carry.latent, carry.action, obs, is_first)
-        policy = self.nets.policy(params["actor"], latent.features)
+        legal = legal or observed_legal(self.model.obs_specs, self.model.act_specs, obs)
+        policy = self.nets.policy(params["actor"], latent.features, legal)
         action = jax.tree.map(
             lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), policy.sample(action_key), policy.mode()
         )
@@ -131,7 +136,8 @@ class Agent:
         starts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.stop_gradient(latents))
 
         def policy(key: Array, latent: Latent) -> Actions:
-            return self.nets.policy(frozen["actor"], latent.features).sample(key)
+            legal = self.model.imagined_legal(frozen, latent.features)
+            return self.nets.policy(frozen["actor"], latent.features, legal).sample(key)
 
         horizon = self.config.behaviour.imagination_horizon
         trajectory = imagine(self.model, frozen, policy, starts, keys[1], horizon)

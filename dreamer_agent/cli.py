@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, dream, plot, config, envs."""
+"""The command line: train, evaluate, dream, plot, check, export, config, envs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from dreamer_agent.config import Config, all_keys, load_config, merge, preset_names, to_dict
-from dreamer_agent.errors import ConfigError, DreamerError
+from dreamer_agent.config import Config, all_keys, preset_names, to_dict
+from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, SpaceError
 
 app = typer.Typer(
     help="Dreamer in JAX: learns a world model of an environment, and a policy inside it.",
@@ -29,12 +29,17 @@ Size = Annotated[str | None, typer.Option(help="Model size: nano, tiny, 1m, 12m,
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Any configuration value, as key=value (`dreamer-agent config`).")
 ]
-Run = Annotated[Path, typer.Argument(help="A run directory, as made by `train`.")]
+Env = Annotated[
+    str, typer.Argument(help="A gymnasium id (module:Id-v0 imports first), module:Class, or suite:task.")
+]
+Run = Annotated[
+    str, typer.Argument(help="A run directory, an exported agent, or pretrained:NAME for one that ships with us.")
+]
 
 
 @app.command()
 def train(
-    env: Annotated[str, typer.Argument(help="Environment: a gymnasium id, module:Id-v0, or suite:task.")],
+    env: Env,
     overrides: Overrides = None,
     preset: Preset = None,
     size: Size = None,
@@ -43,12 +48,18 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="Run directory (default runs/ENV-SEED); an existing run resumes.")
     ] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="A run or exported agent whose weights a fresh run starts from.")
+    ] = None,
 ) -> None:
-    """Train an agent, score it, and draw what it learned."""
+    """Train an agent, score it, and draw what it learned.
+
+    Without --preset, one is chosen by what the environment observes. The same command goes on where it stopped.
+    """
     from dreamer_agent import api, plots
 
-    config = _configuration(env, overrides, preset, size, steps, seed)
-    folder = run or Path("runs") / f"{config.env.id.replace(':', '_').replace('/', '_')}-{config.seed}"
+    config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
+    folder = run or api.default_folder(config)
     api.train(config, folder)
     pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
     Console().print("pictures: " + ", ".join(str(path) for path in pictures), soft_wrap=True)
@@ -60,9 +71,12 @@ def evaluate(
     episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 20,
     mode: Annotated[bool, typer.Option("--mode", help="Take the likeliest action; else sample.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the episodes (default: the run's).")] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Also write videos of up to three episodes to RUN/videos/.")
+    ] = False,
 ) -> None:
     """Score the newest checkpoint of a run on fresh episodes."""
-    from dreamer_agent import api
+    from dreamer_agent import api, plots
 
     result = api.evaluate_run(run, episodes, explore=not mode, seed=seed).summary()
     table = Table(title=f"{run}: {result['policy']} actions, {result['episodes']} episodes")
@@ -70,6 +84,9 @@ def evaluate(
         table.add_column(key.replace("_", " "))
     table.add_row(*(f"{result[column.header.replace(' ', '_')]:.2f}" for column in table.columns))  # type: ignore[union-attr]
     Console().print(table)
+    if video:
+        for path in plots.plot_episodes(run, min(episodes, 3), explore=not mode, seed=seed):
+            typer.echo(path)
 
 
 @app.command()
@@ -78,7 +95,7 @@ def dream(
     length: Annotated[int, typer.Option(help="Steps of a sequence; the first half is observed.")] = 50,
     sequences: Annotated[int, typer.Option(help="Sequences to draw.")] = 3,
 ) -> None:
-    """Draw what the world model of a run imagines, beside what happened."""
+    """Draw what the world model of a run imagines, beside what happened: pictures, and videos of images."""
     from dreamer_agent import plots
 
     for path in plots.plot_dream(run, length, sequences):
@@ -87,7 +104,7 @@ def dream(
 
 @app.command()
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories; those of one environment share a band.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; seeds of one setting share a band.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("learning_curves.png"),
     goal: Annotated[float | None, typer.Option(help="A return to mark.")] = None,
 ) -> None:
@@ -95,6 +112,50 @@ def plot(
     from dreamer_agent import plots
 
     typer.echo(plots.plot_runs(runs, out, goal))
+
+
+@app.command()
+def check(
+    env: Env,
+    overrides: Overrides = None,
+    preset: Preset = None,
+    size: Size = None,
+    steps: Annotated[int | None, typer.Option(help="Env steps that the run would train for.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="A run or exported agent whose weights a fresh run starts from.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the timing, which compiles.")] = False,
+) -> None:
+    """Look at an environment before a long run: encodings, ranges, faults, memory, speed, time to train.
+
+    Takes the options of train and describes the run that they would start. Exit code 2 if that cannot train.
+    """
+    from dreamer_agent.api.check import check as look
+    from dreamer_agent.api.check import raise_problems
+
+    try:
+        config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
+    except Exception as error:
+        if isinstance(error, DreamerError) and not isinstance(error, SpaceError | EnvironmentFault):
+            raise
+        # What the environment observes is unknown, so no preset can be chosen by it; the report says what broke.
+        config = _configuration(env, overrides, preset, size, steps, seed, init_from)
+    raise_problems(look(config, quick=quick))
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Argument(help="The new folder to write.")],
+    program: Annotated[bool, typer.Option(help="Also write policy.jax, which runs with JAX alone.")] = True,
+) -> None:
+    """Write the policy of a run alone: weights as npz, spaces, configuration, and a program for jax.export."""
+    from dreamer_agent.api import Dreamer
+
+    for name, gap in Dreamer.load(run).export(out, program).items():
+        typer.echo(f"parity of {name}: largest difference {gap:.2g}")
+    typer.echo(out)
 
 
 @app.command("config")
@@ -109,23 +170,29 @@ def envs() -> None:
     """List the suites beside gymnasium's own ids."""
     from dreamer_agent.envs import SUITES
 
-    for name, factory in sorted(SUITES.items()):
-        typer.echo(f"{name}:TASK".ljust(18) + (factory.__doc__ or "").strip().partition("\n")[0])
+    for name in SUITES:
+        typer.echo(f"{name}:TASK".ljust(18) + SUITES.describe(name))
+    typer.echo(
+        "module:Class".ljust(18) + "A class or function of yours that makes a gymnasium environment or a JaxEnv."
+    )
     typer.echo("anything else".ljust(18) + "A gymnasium id; module:Id-v0 imports the module first.")
 
 
 def _configuration(
     env: str | None, overrides: list[str] | None, presets: list[str] | None, size: str | None,
-    steps: int | None = None, seed: int | None = None,
+    steps: int | None = None, seed: int | None = None, init_from: str | None = None,
 ) -> Config:  # fmt: skip
-    names = [*(presets or []), *([f"size/{size}"] if size else [])]
-    config = load_config(names, overrides or [])
-    changes: dict = {"env": {"id": env}} if env else {}
+    from dreamer_agent.api import configure, run_folder
+    from dreamer_agent.envs import source_of
+
+    fixed: dict = {"env": {"id": env}} if env else {}
     if steps is not None:
-        changes["train"] = {"steps": steps}
+        fixed["train"] = {"steps": steps}
     if seed is not None:
-        changes["seed"] = seed
-    return merge(config, changes)
+        fixed["seed"] = seed
+    if init_from is not None:
+        fixed["init_from"] = str(run_folder(init_from))
+    return configure(presets or [], size, overrides or [], fixed, source_of(env) if env else None)
 
 
 def main() -> None:

@@ -27,6 +27,9 @@ class EnvConfig:
     num_envs: int = 4  # environments stepped together
     action_repeat: int = 1  # env.step calls for one action; their rewards are summed
     kwargs: Mapping[str, Any] = field(default_factory=dict)  # handed to the environment's constructor
+    route: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # observation key -> image, onehot, vector; else by rule
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class TrainConfig:
     eval_every: int = 0  # env steps between evaluations on the way; 0 means only at the end
     eval_episodes: int = 20  # episodes of an evaluation
     eval_envs: int = 10  # environments that an evaluation steps together
+    loggers: tuple[str, ...] = ()  # registered loggers beside metrics.jsonl and TensorBoard: wandb, or your own
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ class Config:
     train: TrainConfig = TrainConfig()
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on CPU, else bfloat16
+    init_from: str = ""  # a run directory or exported agent whose weights a fresh run starts from
+    plugins: tuple[str, ...] = ()  # modules imported first; they may register encoders, suites and loggers
 
     @property
     def updates_per_env_step(self) -> float:
@@ -187,10 +193,7 @@ def parse_override(text: str) -> dict[str, Any]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as nested plain values, for YAML."""
-    plain = dataclasses.asdict(config)
-    plain["model"]["channel_multipliers"] = list(plain["model"]["channel_multipliers"])
-    plain["env"]["kwargs"] = dict(plain["env"]["kwargs"])
-    return plain
+    return {entry.name: _plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -302,8 +305,17 @@ def _checked(path: str, value: Any, hint: Any) -> Any:
             pass
     elif hint in (str, bool) and isinstance(value, hint):
         return value
-    expected = getattr(hint, "__name__", str(hint))
+    expected = getattr(hint, "__name__", str(hint)) + (", written [a, b]" if origin is tuple else "")
     raise ConfigError(f"'{path}' takes a value of type {expected}; got {value!r}.")
+
+
+def _plain(value: Any) -> Any:
+    """`value` with dicts for dataclasses and mappings, and lists for tuples."""
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _unknown_key(path: str, config: Any, prefix: str) -> str:

@@ -19,6 +19,9 @@ from dreamer_agent import ops
 Array = jax.Array
 
 
+ILLEGAL = -1e9  # logit of a class that must not occur; finite, so that 0 x log 0 is 0
+
+
 def sum_event(x: Array, ndim: int) -> Array:
     """Sum over the last `ndim` axes."""
     return x.sum(tuple(range(-ndim, 0))) if ndim else x
@@ -42,9 +45,17 @@ class Categorical:
     event_ndim: int = 0
 
     @classmethod
-    def from_logits(cls, logits: Array, event_ndim: int = 0, unimix: float = 0.0) -> Categorical:
-        """From unnormalised logits, mixed with `unimix` of the uniform distribution."""
-        return cls(ops.mix_uniform(logits.astype(jnp.float32), unimix), event_ndim)
+    def from_logits(
+        cls, logits: Array, event_ndim: int = 0, unimix: float = 0.0, legal: Array | None = None
+    ) -> Categorical:
+        """From unnormalised logits, mixed with `unimix` of the uniform distribution.
+
+        Where `legal` `[..., *event, classes]` is false, the probability is zero; one must be true.
+        """
+        logits = logits.astype(jnp.float32)
+        if legal is not None:
+            logits = jnp.where(legal, logits, ILLEGAL)
+        return cls(ops.mix_uniform(logits, unimix), event_ndim)
 
     def mode(self) -> Array:
         """The most likely index, `[..., *event]`."""
@@ -112,9 +123,10 @@ class Normal:
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """A probability; `logit` has the shape of the event's batch."""
+    """Probabilities of one, `logit` `[..., *event]`."""
 
     logit: Array
+    event_ndim: int = 0
 
     def prob(self) -> Array:
         """Probability of one."""
@@ -126,7 +138,8 @@ class Bernoulli:
 
     def loss(self, target: Array) -> Array:
         """Cross-entropy against `target`, which may lie between 0 and 1."""
-        return -(target * jax.nn.log_sigmoid(self.logit) + (1 - target) * jax.nn.log_sigmoid(-self.logit))
+        loss = -(target * jax.nn.log_sigmoid(self.logit) + (1 - target) * jax.nn.log_sigmoid(-self.logit))
+        return sum_event(loss, self.event_ndim)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import gymnasium as gym
 import jax
 import numpy as np
 
 from dreamer_agent import ArraySpec, Config, make_env
 from dreamer_agent.config import merge
 from dreamer_agent.envs import SUITES
+from dreamer_agent.training.driver import Episode
+from dreamer_agent.training.loggers import LOGGERS
+from dreamer_agent.training.metrics import MetricsWriter
 from dreamer_agent.world_model import ENCODERS, make_encoder
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -44,6 +49,19 @@ def test_the_encoder_of_the_docs_is_an_encoder() -> None:
         ENCODERS.pop("wide")
 
 
+def test_the_logger_of_the_docs_is_a_logger(tmp_path: Path) -> None:
+    exec(examples("plugins.md"), {})
+    try:
+        config = merge(Config(), {"train": {"loggers": ["table"]}})
+        writer = MetricsWriter(tmp_path, config=config)
+        writer.write(10, {"episode/return": 2.5, "updates": 1})
+        writer.write(20, {"updates": 2})
+        writer.close()
+        assert (tmp_path / "returns.csv").read_text().split() == ["10,2.5"]
+    finally:
+        LOGGERS.pop("table")
+
+
 def test_every_metric_of_the_update_is_explained(learner) -> None:
     from tests.conftest import random_batch
 
@@ -51,3 +69,23 @@ def test_every_metric_of_the_update_is_explained(learner) -> None:
     page = (DOCS / "metrics.md").read_text()
     names = {re.sub(r"^loss/rec/.*", "loss/rec/KEY", name) for name in metrics}
     assert names and {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_the_python_page_works(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(examples("python.md"), names)
+    agent, env = names["agent"], gym.make("CartPole-v1")
+    assert 5 < names["play"](agent, env, seed=0) == names["play"](agent, env, seed=0) <= 500
+    best, stop = names["callbacks"]
+    logged: list[dict] = []
+    trainer = SimpleNamespace(log=logged.append)
+    for score in (3.0, 1.0, 7.0):
+        best.on_episode(trainer, Episode(0, score, 1))
+    assert logged == [{"custom/best": 3.0}, {"custom/best": 7.0}] and stop.threshold == 475
+    agent.export("policy")
+    carry = {"deter": np.zeros((1, 128), np.float32), "stoch": np.zeros((1, 8, 8), np.float32)}
+    carry["action"] = {"action": np.zeros(1, np.int32)}
+    obs = {"obs": np.zeros((1, 4), np.float32)}
+    out = names["run_program"]("policy/policy.jax", carry, obs, np.ones(1, bool), seed=1)
+    assert out["deter"].shape == (1, 128) and int(out["action"]["action"][0]) in (0, 1)

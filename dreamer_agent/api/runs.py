@@ -1,10 +1,14 @@
-"""What a user calls: train in a run directory, and use what lies in one."""
+"""Functions over run directories: train in one, and use what lies there.
+
+Wherever a run is asked for, an exported agent (`Dreamer.export`) or an agent that ships with the package
+("pretrained:catch") will do, too.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,44 +16,101 @@ import numpy as np
 from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.config import Config
 from dreamer_agent.dreams import OpenLoop, open_loop, whole_windows
-from dreamer_agent.envs import VectorEnv, make_env
+from dreamer_agent.envs import Interface, VectorEnv, make_env
+from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.registry import import_plugins
 from dreamer_agent.training import Checkpoints, Driver, Evaluation, evaluate, run_directory
 from dreamer_agent.training import train as train_loop
 from dreamer_agent.training.evaluate import EVALUATION_SEED
+from dreamer_agent.training.loop import SPACES, EnvFactory
 from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.training.weights import FILE, fill, load_weights
 from dreamer_agent.world_model import CONTEXT
+
+PRETRAINED = "pretrained:"
+SHIPPED = Path(__file__).parent.parent / "pretrained"
+
+
+class LoadedRun(NamedTuple):
+    """The agent of a run, its newest state, its configuration and the interface of its environment."""
+
+    agent: Agent
+    state: AgentState
+    config: Config
+    interface: Interface
 
 
 def enable_compilation_cache(folder: Path | None = None) -> None:
-    """Keep compiled programs in the user's cache folder, so that a second start compiles nothing."""
+    """Keep compiled programs in the user's cache folder, so that a second start compiles nothing.
+
+    A folder that was chosen before (in JAX's own configuration or environment variable) is left as it is.
+    """
+    if folder is None and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        return
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(folder or base / "dreamer_agent" / "xla"))
 
 
-def train(config: Config, run: str | Path, quiet: bool = False) -> list[Evaluation]:
+def train(
+    config: Config, run: str | Path, quiet: bool = False, make: EnvFactory | None = None, callbacks: Any = None
+) -> list[Evaluation]:
     """Train in the run directory `run`, resuming what lies there; then score the final parameters.
 
-    Gives two evaluations, with sampled actions and with the mode. Raises a `DreamerError` that says what
-    to mend where the environment, the memory or the directory does not fit.
+    Gives two evaluations, with sampled actions and with the mode. `make(num_envs)` makes the environments if not
+    `config.env.id` does. Raises a `DreamerError` that says what to mend where the environment, the memory or the
+    directory does not fit.
     """
     enable_compilation_cache()
-    return train_loop(config, Path(run), quiet=quiet)
+    return train_loop(config, Path(run), make, quiet, callbacks)
+
+
+def run_folder(run: str | Path) -> Path:
+    """The folder of a run, of an exported agent, or of a shipped one ("pretrained:NAME")."""
+    if not str(run).startswith(PRETRAINED):
+        return Path(run)
+    name = str(run).removeprefix(PRETRAINED)
+    if name not in pretrained_names():
+        raise RunDirectoryError(
+            f"There is no pretrained agent '{name}': there are {', '.join(pretrained_names())}."
+        )
+    return SHIPPED / name
+
+
+def pretrained_names() -> list[str]:
+    """The agents that ship with the package."""
+    return sorted(path.name for path in SHIPPED.iterdir() if (path / FILE).is_file()) if SHIPPED.is_dir() else []
+
+
+def output_folder(run: str | Path) -> Path:
+    """Where pictures and videos of `run` go: into it, or under runs/ for an agent of the package."""
+    if str(run).startswith(PRETRAINED):
+        return Path("runs") / str(run).replace(":", "-")
+    return Path(run)
+
+
+def load_saved(run: str | Path) -> LoadedRun:
+    """Everything of a run but its replay; its environment is not needed if the run wrote down its spaces."""
+    folder = run_folder(run)
+    config = run_directory.load(folder)
+    import_plugins(config.plugins)
+    interface = _interface(folder, config)
+    agent = Agent.create(config, interface.obs_specs, interface.act_specs)
+    if (folder / FILE).is_file() and not (folder / "checkpoints").is_dir():
+        state = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
+        params = fill(state.params, load_weights(folder / FILE), folder / FILE)
+        slow = jax.tree.map(jax.numpy.copy, params["critic"])
+        return LoadedRun(agent, state._replace(params=params, slow_critic=slow), config, interface)
+    checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
+    try:
+        state = checkpoints.restore_agent(jax.eval_shape(agent.init, jax.random.PRNGKey(0)))
+    finally:
+        checkpoints.close()
+    return LoadedRun(agent, state, config, interface)
 
 
 def load_run(run: str | Path) -> tuple[Agent, AgentState, Config]:
     """The agent of a run, its newest checkpoint and its configuration."""
-    folder = Path(run)
-    config = run_directory.load(folder)
-    env = make_env(config.env, 1)
-    try:
-        agent = Agent.create(config, env.obs_specs, env.act_specs)
-    finally:
-        env.close()
-    checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
-    template = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
-    state = checkpoints.restore_agent(template)
-    checkpoints.close()
-    return agent, state, config
+    return load_saved(run)[:3]
 
 
 def evaluate_run(
@@ -74,21 +135,37 @@ def dream_run(run: str | Path, length: int = 50, sequences: int = 3, seed: int =
     agent, state, config = load_run(run)
     env = make_env(config.env, 4 * sequences)
     try:
-        steps = _collect(agent, state, env, 3 * length, config.seed + seed)
+        return dream_of(agent, state, env, length, sequences, config.seed + seed)
     finally:
         env.close()
+
+
+def dream_of(agent: Agent, state: AgentState, env: VectorEnv, length: int, sequences: int, seed: int) -> OpenLoop:
+    """As `dream_run`, with an agent and fresh environments at hand."""
+    steps = _collect(agent, state, env, 3 * length, seed)
     batch = whole_windows(steps, CONTEXT + length, sequences)
     return open_loop(agent, state.params, batch, jax.random.PRNGKey(seed), length // 2)
 
 
 def run_config(run: str | Path) -> Config:
     """The configuration of a run."""
-    return run_directory.load(Path(run))
+    return run_directory.load(run_folder(run))
 
 
 def run_metrics(run: str | Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics."""
-    return read_metrics(Path(run))
+    return read_metrics(run_folder(run))
+
+
+def _interface(folder: Path, config: Config) -> Interface:
+    """The spaces that the run wrote down; a run of an older version is asked through its environment."""
+    if (folder / SPACES).is_file():
+        return Interface.load(folder / SPACES)
+    env = make_env(config.env, 1)
+    try:
+        return env.interface
+    finally:
+        env.close()
 
 
 def _collect(agent: Agent, state: AgentState, env: VectorEnv, count: int, seed: int) -> list[dict[str, Any]]:

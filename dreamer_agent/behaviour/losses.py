@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dreamer_agent import ops
 from dreamer_agent.behaviour.policy import ActorCritic
 from dreamer_agent.nets import Params
-from dreamer_agent.world_model import Batch, Latent, Losses, Trajectory, WorldModel
+from dreamer_agent.world_model import Batch, Latent, LegalActions, Losses, Trajectory, WorldModel
 
 Array = jax.Array
 stop = jax.lax.stop_gradient
@@ -46,15 +46,14 @@ def evaluate_trajectory(
 
 
 def actor_loss(
-    nets: ActorCritic,
-    params: Params,
-    imagined: Imagined,
-    actions: dict[str, Array],
-    scale: Array,
-    entropy: Array,
-) -> tuple[Array, dict[str, Array]]:
-    """-w (log pi(a) sg((R - V) / S) + eta H(pi)), `[N, H]`: REINFORCE for every kind of action (V3, eq. 11)."""
-    policy = nets.policy(params["actor"], imagined.features[:, :-1])
+    nets: ActorCritic, params: Params, imagined: Imagined, actions: dict[str, Array], scale: Array,
+    entropy: Array, legal: LegalActions = None,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
+    """-w (log pi(a) sg((R - V) / S) + eta H(pi)), `[N, H]`: REINFORCE for every kind of action (V3, eq. 11).
+
+    `legal` are the actions that the policy could choose from when it chose `actions`.
+    """
+    policy = nets.policy(params["actor"], imagined.features[:, :-1], legal)
     advantage = (imagined.returns - imagined.values) / scale
     bonus = policy.entropy()
     loss = -imagined.weights * (policy.log_prob(stop(actions)) * advantage + entropy * bonus)
@@ -101,7 +100,8 @@ def behaviour_losses(
     """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics."""
     imagined = evaluate_trajectory(model, nets, params, trajectory, hyper["lambda"])
     norm = norm.update(imagined.returns, hyper["return_rate"])
-    policy, metrics = actor_loss(nets, params, imagined, trajectory.actions, norm.scale, hyper["entropy"])
+    legal = model.imagined_legal(stop(params), imagined.features[:, :-1])
+    policy, metrics = actor_loss(nets, params, imagined, trajectory.actions, norm.scale, hyper["entropy"], legal)
     value = imagined.weights * critic_loss(nets, params, slow_critic, imagined.features[:, :-1], imagined.returns)
     metrics |= {
         "behaviour/return": imagined.returns.mean(),

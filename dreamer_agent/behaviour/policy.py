@@ -14,7 +14,7 @@ from dreamer_agent.config import ModelConfig
 from dreamer_agent.distributions import Categorical, Normal, TwoHot
 from dreamer_agent.nets import ActionHead, Head, Net, Params, from_linen
 from dreamer_agent.specs import Specs
-from dreamer_agent.world_model import Actions
+from dreamer_agent.world_model import Actions, LegalActions
 
 Array = jax.Array
 
@@ -71,14 +71,18 @@ class ActorCritic:
             "critic": self.critic.init(critic_key, features),
         }
 
-    def policy(self, params: Params, features: Array) -> ActionDistribution:
-        """Distributions over actions at `features` `[..., F]`; `params` of the actor."""
+    def policy(self, params: Params, features: Array, legal: LegalActions = None) -> ActionDistribution:
+        """Distributions over actions at `features` `[..., F]`; `params` of the actor.
+
+        What is not `legal` has probability zero, in samples, log-probabilities and entropies alike.
+        """
         raw = self.actor.apply(params, features)
         parts: dict[str, Categorical | Normal] = {}
         for key, spec in sorted(self.act_specs.items()):
             ndim = len(spec.shape)
             if spec.kind == "discrete":
-                parts[key] = Categorical.from_logits(raw[key]["logits"], ndim)
+                mask = None if legal is None else legal.get(key)
+                parts[key] = Categorical.from_logits(raw[key]["logits"], ndim, legal=mask)
             else:
                 parts[key] = Normal.bounded(raw[key]["mean"], raw[key]["std"], ndim)
         return ActionDistribution(parts)

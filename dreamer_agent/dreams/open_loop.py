@@ -17,37 +17,70 @@ from dreamer_agent.world_model import CONTEXT, Batch, Latent, drop_context, imag
 Array = jax.Array
 
 
-class OpenLoop(NamedTuple):
-    """Truth and prediction of `[B, T, ...]` arrays by name; the first `observed` steps were seen.
+class Compared(NamedTuple):
+    """Truth and prediction of one quantity, both `[B, T, ...]`."""
 
-    Names are the observation keys, "reward" and "continue" (the predicted continue with the discount
-    divided out, against 1 - is_terminal). Integers are shown as indices.
+    truth: np.ndarray
+    prediction: np.ndarray
+
+    def error_by_step(self) -> np.ndarray:
+        """Mean squared error over sequences and elements for each step, `[T]`."""
+        gap = self.truth.astype(np.float64) - self.prediction
+        return np.square(gap).reshape(*gap.shape[:2], -1).mean((0, 2))
+
+
+class OpenLoop(NamedTuple):
+    """Truth and prediction of sequences whose first `observed` steps the model saw.
+
+    `truth` and `prediction` hold `[B, T, ...]` arrays by observation key; integers are shown as indices.
+    `reward` and `continue_` are apart from them, since an observation may be called so, too. The predicted
+    continue has the discount divided out; it stands against 1 - is_terminal. `is_first` `[B, T]` is where an
+    episode starts: one inside the imagined part cannot be foreseen.
     """
 
     truth: dict[str, np.ndarray]
     prediction: dict[str, np.ndarray]
+    reward: Compared
+    continue_: Compared
+    is_first: np.ndarray
     observed: int
     specs: Specs
 
-    def error_by_step(self, key: str) -> np.ndarray:
-        """Mean squared error over sequences and elements for each step, `[T]`."""
-        gap = self.truth[key].astype(np.float64) - self.prediction[key]
-        return np.square(gap).reshape(*gap.shape[:2], -1).mean((0, 2))
+    def observation(self, key: str) -> Compared:
+        """Truth and prediction of the observation `key`."""
+        return Compared(self.truth[key], self.prediction[key])
+
+    def error_by_step(self, name: str) -> np.ndarray:
+        """Mean squared error for each step, `[T]`, of "reward", "continue" or an observation.
+
+        An observation that is called "reward" or "continue" itself is reached by `observation`.
+        """
+        quantity = {"reward": self.reward, "continue": self.continue_}.get(name)
+        return (quantity or self.observation(name)).error_by_step()
 
 
 def open_loop(agent: Agent, params: Params, batch: Batch, key: Array, observed: int) -> OpenLoop:
     """Predict `batch` `[B, C + T, ...]` from its first `observed` trained steps and its actions."""
     if not 0 < observed < batch["reward"].shape[1] - CONTEXT:
         raise ValueError(f"Observe at least one step and leave one to imagine; got {observed}.")
-    prediction = _predict(agent, observed, params, batch, key)
-    data = drop_context(batch)
-    truth = {**data["obs"], "reward": data["reward"], "continue": 1.0 - data["is_terminal"]}
-    truth, prediction = jax.tree.map(np.asarray, (truth, prediction))
-    return OpenLoop(truth, prediction, observed, agent.model.obs_specs)
+    data = jax.tree.map(np.asarray, drop_context(batch))
+    obs, reward, continue_ = jax.tree.map(np.asarray, _predict(agent, observed, params, batch, key))
+    return OpenLoop(
+        truth=dict(data["obs"]),
+        prediction=obs,
+        reward=Compared(data["reward"], reward),
+        continue_=Compared(1.0 - data["is_terminal"], continue_),
+        is_first=data["is_first"],
+        observed=observed,
+        specs=agent.model.obs_specs,
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _predict(agent: Agent, observed: int, params: Params, batch: Batch, key: Array) -> dict[str, Array]:
+def _predict(
+    agent: Agent, observed: int, params: Params, batch: Batch, key: Array
+) -> tuple[dict[str, Array], Array, Array]:
+    """Observations by key, reward and continue as predicted, each `[B, T, ...]`."""
     model = agent.model
     observe_key, imagine_key = jax.random.split(key)
     seen = jax.tree.map(lambda x: x[:, : CONTEXT + observed], batch)
@@ -58,11 +91,11 @@ def _predict(agent: Agent, observed: int, params: Params, batch: Batch, key: Arr
     actions = jax.tree.map(lambda x: x[:, first:-1], batch["action"])
     imagined = imagine_actions(model, params, start, actions, imagine_key)
     latents: Latent = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), posterior, imagined)
-    out = {name: p.mode() for name, p in model.reconstruct(params, latents).items()}
-    out["reward"] = model.predict_reward(params, latents.features).mean()
+    obs = {name: p.mode() for name, p in model.reconstruct(params, latents).items()}
+    reward = model.predict_reward(params, latents.features).mean()
     gamma = 1 - 1 / agent.config.behaviour.discount_horizon
-    out["continue"] = model.predict_continue(params, latents.features).prob() / gamma
-    return out
+    continue_ = model.predict_continue(params, latents.features).prob() / gamma
+    return obs, reward, continue_
 
 
 def whole_windows(steps: list[dict[str, Any]], length: int, count: int) -> Batch:

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.envs.protocol import Actions, JaxEnv, Rows
+from dreamer_agent.envs.interface import check_repeat, interface_of_specs
+from dreamer_agent.envs.protocol import LARGEST_REWARD, Actions, JaxEnv, Rows
 from dreamer_agent.errors import EnvironmentFault
+from dreamer_agent.specs import is_mask
 
 
 class JaxVectorEnv:
@@ -18,6 +20,8 @@ class JaxVectorEnv:
     def __init__(self, env: JaxEnv, num_envs: int, action_repeat: int = 1):
         self.env, self.num_envs, self.repeat = env, num_envs, action_repeat
         self.obs_specs, self.act_specs = env.obs_specs, env.act_specs
+        self.interface = interface_of_specs(env.obs_specs, env.act_specs)
+        check_repeat(self.interface, action_repeat)
         self._start = jax.jit(jax.vmap(self._reset_one))
         self._advance = jax.jit(jax.vmap(self._step_one))
         self._carry: Any = None
@@ -29,7 +33,7 @@ class JaxVectorEnv:
 
     def step(self, actions: Actions) -> list[Rows]:
         """Step all environments, or restart those that had ended; see `VectorEnv.step`."""
-        self._carry, out = self._advance(self._carry, actions)
+        self._carry, out = self._advance(self._carry, {key: actions[key] for key in self.act_specs})
         return [self._rows(out)]
 
     def close(self) -> None:
@@ -56,7 +60,11 @@ class JaxVectorEnv:
         )
 
     def _repeated(self, key: Any, state: Any, action: Any, time: Any) -> tuple[tuple, tuple]:
-        """`repeat` steps with one action; nothing moves after an end."""
+        """`repeat` steps with one action, its numbers clipped to [-1, 1]; nothing moves after an end."""
+        action = {
+            name: jnp.clip(value, -1, 1) if self.act_specs[name].kind == "continuous" else value
+            for name, value in action.items()
+        }
         ended, total = jnp.zeros((), bool), jnp.zeros(())
         terminal, obs = ended, None
         limit = jnp.inf if self.env.time_limit is None else self.env.time_limit
@@ -78,4 +86,15 @@ class JaxVectorEnv:
                 raise EnvironmentFault(
                     f"The environment {type(self.env).__name__} gave NaN or infinity in '{key}': mend its step."
                 )
-        return Rows(obs, reward.astype(np.float32), is_first, is_last, is_terminal)
+        self._check_masks(obs, is_last)
+        reward = np.clip(reward, -LARGEST_REWARD, LARGEST_REWARD).astype(np.float32)
+        return Rows(obs, reward, is_first, is_last, is_terminal)
+
+    def _check_masks(self, obs: dict[str, np.ndarray], is_last: np.ndarray) -> None:
+        for key in filter(is_mask, obs):
+            stuck = ~is_last & ~obs[key].any(-1).reshape(self.num_envs, -1).all(-1)
+            if stuck.any():
+                raise EnvironmentFault(
+                    f"The mask '{key}' of {type(self.env).__name__} leaves no legal action although the episode "
+                    "goes on: end the episode, or mend the mask."
+                )

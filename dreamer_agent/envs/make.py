@@ -1,30 +1,31 @@
 """From the name of an environment to a `VectorEnv`.
 
-`suite:task` goes to a registered suite; anything else is a gymnasium id ("module:Id-v0" imports first).
-gymnasium itself is imported only when one of its environments is asked for.
+`suite:task` goes to a registered suite; `module:Name` to a class or function of that name, if the module has one;
+anything else is a gymnasium id ("module:Id-v0" imports first). gymnasium itself is imported only when one of its
+environments is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
 from dreamer_agent.errors import ConfigError, missing_extra
+from dreamer_agent.registry import Registry
 
 SuiteFactory = Callable[[str, EnvConfig, int], VectorEnv]
-SUITES: dict[str, SuiteFactory] = {}
+SUITES: Registry[SuiteFactory] = Registry("suite")
 
 
-def register_suite(name: str) -> Callable[[SuiteFactory], SuiteFactory]:
-    """Register `factory(task, env_config, num_envs) -> VectorEnv` for ids that start with `name:`."""
+def register_suite(name: str, *, replace: bool = False) -> Callable[[SuiteFactory], SuiteFactory]:
+    """Register `factory(task, env_config, num_envs) -> VectorEnv` for ids that start with `name:`.
 
-    def register(factory: SuiteFactory) -> SuiteFactory:
-        SUITES[name] = factory
-        return factory
-
-    return register
+    Raises `ConfigError` where another suite has the name, unless `replace` is set.
+    """
+    return SUITES.register(name, replace=replace)
 
 
 def make_env(config: EnvConfig, num_envs: int | None = None) -> VectorEnv:
@@ -32,32 +33,47 @@ def make_env(config: EnvConfig, num_envs: int | None = None) -> VectorEnv:
     count = config.num_envs if num_envs is None else num_envs
     suite, colon, task = config.id.partition(":")
     if colon and suite in SUITES:
-        return SUITES[suite](task, config, count)
-    return _gymnasium(config, count)
+        env = SUITES.get(suite)(task, config, count)
+    else:
+        from dreamer_agent.envs.sources import make_imported
+
+        env = make_imported(config, count) or _gymnasium(config, count)
+    return env
 
 
 def _gymnasium(config: EnvConfig, count: int) -> VectorEnv:
     import gymnasium as gym
 
     from dreamer_agent.envs.gymnasium_adapter import make_vector
+    from dreamer_agent.envs.sources import call
 
     def factory() -> gym.Env:
         try:
             # Our own checks say what is wrong in one sentence, gymnasium's stop at an assertion.
-            return gym.make(config.id, **{"disable_env_checker": True, **config.kwargs})
+            return call(partial(gym.make, config.id, disable_env_checker=True), config)
         except (gym.error.Error, ModuleNotFoundError) as error:
             raise ConfigError(
                 f"There is no environment '{config.id}': {str(error).rstrip('.')}. Known suites are "
-                f"{', '.join(sorted(SUITES))}, written suite:task; anything else is a gymnasium id."
+                f"{', '.join(sorted(SUITES))}, written suite:task; anything else is module:Class or a gymnasium "
+                "id."
             ) from error
 
-    return make_vector([factory] * count, config.action_repeat)
+    return make_vector([factory] * count, config.action_repeat, config.route)
 
 
 def _jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
     from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 
     return JaxVectorEnv(env, count, config.action_repeat)
+
+
+@register_suite("python")
+def _python(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Environments given as Python objects: their runs are used from Python."""
+    raise ConfigError(
+        f"The environment {task} was given as a Python object, which a run cannot make again: load the run from "
+        "Python, Dreamer.load(RUN, env=...), or train with an importable class, module:Name."
+    )
 
 
 @register_suite("toy")
@@ -99,4 +115,4 @@ def _minigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
             raise ConfigError(f"MiniGrid has no environment '{task}': {error}") from error
         return ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=tile_size))
 
-    return make_vector([factory] * count, config.action_repeat)
+    return make_vector([factory] * count, config.action_repeat, config.route)

@@ -9,6 +9,7 @@ import numpy as np
 from dreamer_agent.specs import Specs
 
 Actions = dict[str, np.ndarray]
+LARGEST_REWARD = 1e30  # a larger one becomes this: beyond what the critic tells apart, and sums stay finite
 
 
 class Rows(NamedTuple):
@@ -29,11 +30,15 @@ class Rows(NamedTuple):
 
 
 class VectorEnv(Protocol):
-    """Several environments stepped together; every kind of environment is brought into this form."""
+    """Several environments stepped together; every kind of environment is brought into this form.
+
+    `interface` (an `envs.interface.Interface`) holds the spaces as the user sees them, for `predict`.
+    """
 
     num_envs: int
     obs_specs: Specs
     act_specs: Specs
+    interface: Any
 
     def reset(self, seed: int) -> list[Rows]:
         """Start all environments."""

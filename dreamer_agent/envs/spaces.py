@@ -1,173 +1,190 @@
 """Between gymnasium spaces and the dicts of arrays that the library works with.
 
-A `SpaceCodec` flattens one (possibly nested) space into named arrays and back. Names join the path with
-"/"; a space without structure is called "obs" or "action". How each space enters:
+A (possibly nested) space is flattened into named arrays: names join the path with "/", a space without members is
+called "obs" or "action". How observations enter is in `routing`. Actions:
 
-    Box, uint8, three axes        an image [height, width, channels]
-    other Box                     continuous float32, of any rank
-    Discrete, MultiDiscrete,      integers from zero (`start` is taken off); MultiDiscrete with unequal
-    MultiBinary                   classes becomes one array for each entry
-    Dict, Tuple                   their members, by name or number
-
-A continuous action of the policy lies in [-1, 1] and is rescaled to the bounds of its Box where both are
-finite, clipped before. An entry without bounds takes the policy's number as it is; one with a single bound
-is clipped at it. Boxes of integers get the nearest one.
+    Discrete                      a choice; `start` is added for the environment
+    MultiDiscrete, MultiBinary    a choice for each entry; entries of unequal counts become arrays of their own
+    Box                           a number for each entry, see `rescale`
+    Dict, Tuple                   their members, by name or number; the environment gets its own structure back
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from dreamer_agent.envs.routing import Route, check_box, check_not_empty, route
 from dreamer_agent.errors import SpaceError
-from dreamer_agent.specs import ArraySpec, Specs
+from dreamer_agent.specs import ArraySpec, Specs, is_mask
+
+Path = tuple[str | int, ...]
+UNBOUNDED = 1e10  # a larger bound counts as none
 
 
-@dataclass(frozen=True)
-class Leaf:
-    """One array of a space: where it lies (`path`, and `entry` of a split MultiDiscrete) and what it is."""
+class ObservationCodec:
+    """Encodes batches of an observation space as named arrays `[E, *shape]`.
 
-    path: tuple[str | int, ...]
-    spec: ArraySpec
-    space: gym.Space
-    entry: int | None = None
-    start: Any = 0
+    `wishes` overrides the rules of `routing` by key. Members called "action_mask" are left out: they are no
+    observation but the legal actions (`masks`).
+    """
 
-
-class SpaceCodec:
-    """Encodes observations of a space, or decodes actions into it; arrays have a leading axis `[E]`."""
-
-    def __init__(self, space: gym.Space, role: str, actions: bool = False):
-        self.space, self.actions = space, actions
-        self.leaves: dict[str, Leaf] = {}
-        for leaf in _leaves(space, (), role, actions):
-            key = _name(leaf, role)
-            if key in self.leaves:
-                raise SpaceError(f"The {role} space has two arrays called '{key}': rename one of them.")
-            self.leaves[key] = leaf
-        if not self.leaves:
-            raise SpaceError(f"The {role} space {space} holds nothing: at least one array is needed.")
+    def __init__(self, space: gym.Space, wishes: Mapping[str, str] | None = None):
+        self.space = space
+        self.paths: dict[str, Path] = {}
+        self.routes: dict[str, Route] = {}
+        wishes = wishes or {}
+        for path, member in _members(space, ()):
+            key = _key(path, "obs")
+            if is_mask(key):
+                continue
+            if key in self.routes:
+                raise SpaceError(f"The observation space has two arrays called '{key}': rename one of them.")
+            self.paths[key] = path
+            self.routes[key] = route(member, f"The observation '{key}'", wishes.get(key))
+        if not self.routes:
+            raise SpaceError(
+                f"The observation space {space} holds nothing to observe: at least one array is needed."
+            )
+        unknown = sorted(set(wishes) - set(self.routes))
+        if unknown:
+            raise SpaceError(
+                f"env.route names the observation '{unknown[0]}', but there are {', '.join(self.routes)}."
+            )
 
     @property
     def specs(self) -> Specs:
         """The arrays by name."""
-        return {key: leaf.spec for key, leaf in self.leaves.items()}
+        return {key: found.spec for key, found in self.routes.items()}
 
     def encode(self, batch: Any) -> dict[str, np.ndarray]:
         """A batch of the space (arrays `[E, ...]`, nested like it) as named arrays."""
-        out = {}
-        for key, leaf in self.leaves.items():
-            value = np.asarray(_get(batch, leaf.path))
-            if leaf.spec.kind == "discrete":
-                value = value - leaf.start
-            if leaf.entry is not None:
-                value = value[:, leaf.entry]
-            out[key] = value.astype(leaf.spec.dtype)
-        return out
+        return {key: found.encode(_get(batch, self.paths[key])) for key, found in self.routes.items()}
 
-    def decode(self, actions: dict[str, np.ndarray]) -> Any:
-        """Named arrays `[E, ...]` as a batch of the space, in its own structure and types."""
-        filled: dict[tuple[str | int, ...], np.ndarray] = {}
-        for key, leaf in self.leaves.items():
+
+@dataclass(frozen=True)
+class Choice:
+    """One array of an action: where it lies in the space (`path`, and `entry` of a split MultiDiscrete)."""
+
+    path: Path
+    spec: ArraySpec
+    space: gym.Space
+    entry: tuple[int, ...] | None = None
+    start: Any = 0
+
+
+class ActionCodec:
+    """Decodes named arrays `[E, *shape]` into batches of an action space."""
+
+    def __init__(self, space: gym.Space):
+        self.space = space
+        self.choices: dict[str, Choice] = {}
+        for path, member in _members(space, ()):
+            for choice in _choices(member, path):
+                key = _key((*path, *(choice.entry or ())), "action")
+                if key in self.choices:
+                    raise SpaceError(f"The action space has two arrays called '{key}': rename one of them.")
+                self.choices[key] = choice
+        if not self.choices:
+            raise SpaceError(f"The action space {space} holds nothing to do: at least one array is needed.")
+
+    @property
+    def specs(self) -> Specs:
+        """The arrays by name."""
+        return {key: choice.spec for key, choice in self.choices.items()}
+
+    def decode(self, actions: Mapping[str, np.ndarray]) -> Any:
+        """Named arrays as a batch of the space, in its own structure, shapes and types."""
+        filled: dict[Path, np.ndarray] = {}
+        for key, choice in self.choices.items():
             value = np.asarray(actions[key])
-            if isinstance(leaf.space, gym.spaces.Box):
-                value = rescale(value, leaf.space)
-            elif leaf.entry is not None:
-                empty = np.zeros((len(value), *leaf.space.shape), leaf.space.dtype)  # type: ignore[misc]
-                filled.setdefault(leaf.path, empty)[:, leaf.entry] = value + leaf.start
-                continue
+            if isinstance(choice.space, gym.spaces.Box):
+                value = rescale(value, choice.space)
             else:
-                value = value + leaf.start
-            filled[leaf.path] = value.astype(leaf.space.dtype)
+                value = value + choice.start
+            if choice.entry is None:
+                filled[choice.path] = value.astype(choice.space.dtype)
+                continue
+            empty = np.zeros((len(value), *choice.space.shape), choice.space.dtype)  # type: ignore[misc]
+            index: Any = (slice(None), *choice.entry)
+            filled.setdefault(choice.path, empty)[index] = value
         return _build(self.space, (), filled)
 
 
 def rescale(action: np.ndarray, space: gym.spaces.Box) -> np.ndarray:
-    """The policy's numbers `[E, ...]` in the bounds of `space` (see the module's rule)."""
+    """The policy's numbers `[E, ...]`, mostly in [-1, 1], within the bounds of `space`.
+
+    Between two finite bounds, [-1, 1] is stretched over them and what lies outside is clipped. With a single
+    bound, -1 (below) or 1 (above) falls on it and the other side is open. Without bounds, or with bounds beyond
+    1e10, the number is taken as it is. Integers are rounded to the nearest.
+    """
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    bounded = space.bounded_below & space.bounded_above  # not isfinite: infinite bounds of integers are finite
-    low_, high_ = np.where(bounded, low, 0.0), np.where(bounded, high, 0.0)
+    below = space.bounded_below & (low > -UNBOUNDED)  # not isfinite: infinite bounds of integers are finite
+    above = space.bounded_above & (high < UNBOUNDED)
+    both = below & above
+    low_, high_ = np.where(below, low, 0.0), np.where(above, high, 0.0)
+    action = np.asarray(action, np.float64)
     share = (np.clip(action, -1, 1) + 1) / 2
-    scaled = low_ * (1 - share) + high_ * share
-    clipped = np.clip(np.where(bounded, scaled, action), low, high)
-    return clipped if np.issubdtype(space.dtype, np.floating) else np.rint(clipped)
+    scaled = np.where(both, low_ * (1 - share) + high_ * share, action)
+    scaled = np.where(below & ~above, low_ + np.maximum(action + 1, 0), scaled)
+    scaled = np.where(above & ~below, high_ + np.minimum(action - 1, 0), scaled)
+    scaled = np.clip(scaled, low, high)
+    return scaled if np.issubdtype(space.dtype, np.floating) else np.rint(scaled)
 
 
-def _leaves(space: gym.Space, path: tuple[str | int, ...], role: str, actions: bool) -> Iterator[Leaf]:
+def _members(space: gym.Space, path: Path) -> Iterator[tuple[Path, gym.Space]]:
+    """Every space without members, with its path."""
     if isinstance(space, gym.spaces.Dict):
         for key, member in space.spaces.items():
-            yield from _leaves(member, (*path, key), role, actions)
+            yield from _members(member, (*path, key))
     elif isinstance(space, gym.spaces.Tuple):
         for index, member in enumerate(space.spaces):
-            yield from _leaves(member, (*path, index), role, actions)
-    elif isinstance(space, gym.spaces.Box):
-        yield Leaf(path, _box_spec(space, path, role, actions), space)
+            yield from _members(member, (*path, index))
+    else:
+        yield path, space
+
+
+def _choices(space: gym.Space, path: Path) -> Iterator[Choice]:
+    where = f"The action '{_key(path, 'action')}'"
+    if isinstance(space, gym.spaces.Box):
+        check_box(space, where)
+        yield Choice(path, ArraySpec("continuous", space.shape), space)
     elif isinstance(space, gym.spaces.Discrete):
-        yield Leaf(path, ArraySpec("discrete", (), int(space.n)), space, start=space.start)
+        yield Choice(path, ArraySpec("discrete", (), int(space.n)), space, start=space.start)
     elif isinstance(space, gym.spaces.MultiBinary):
-        _check_not_empty(space, path, role)
-        yield Leaf(path, ArraySpec("discrete", space.shape, 2), space)
+        check_not_empty(space, where)
+        yield Choice(path, ArraySpec("discrete", tuple(space.shape), 2), space)
     elif isinstance(space, gym.spaces.MultiDiscrete):
-        yield from _multi_discrete(space, path, role)
+        check_not_empty(space, where)
+        counts = space.nvec
+        if (counts == counts.flat[0]).all():
+            yield Choice(path, ArraySpec("discrete", counts.shape, int(counts.flat[0])), space, start=space.start)
+            return
+        for entry in np.ndindex(counts.shape):
+            spec = ArraySpec("discrete", (), int(counts[entry]))
+            yield Choice(path, spec, space, entry, space.start[entry])
     else:
         raise SpaceError(
-            f"The {role} space{_at(path)} is a {type(space).__name__}, which cannot be encoded: wrap the "
-            "environment so that it gives Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
+            f"{where} is a {type(space).__name__}, which a policy cannot fill: wrap the environment so that it "
+            "takes Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of these."
         )
 
 
-def _multi_discrete(space: gym.spaces.MultiDiscrete, path: tuple[str | int, ...], role: str) -> Iterator[Leaf]:
-    _check_not_empty(space, path, role)
-    classes = space.nvec
-    if len(set(classes.ravel().tolist())) == 1:
-        yield Leaf(path, ArraySpec("discrete", classes.shape, int(classes.flat[0])), space, start=space.start)
-    elif classes.ndim == 1:
-        for index, count in enumerate(classes):
-            spec = ArraySpec("discrete", (), int(count))
-            yield Leaf(path, spec, space, entry=index, start=space.start[index])
-    else:
-        raise SpaceError(
-            f"The {role} space{_at(path)} is a MultiDiscrete of shape {classes.shape} with unequal classes: "
-            "flatten it to one axis in a wrapper."
-        )
+def _key(path: Path, alone: str) -> str:
+    return "/".join(map(str, path)) or alone
 
 
-def _box_spec(space: gym.spaces.Box, path: tuple[str | int, ...], role: str, actions: bool) -> ArraySpec:
-    if not (np.issubdtype(space.dtype, np.number) or space.dtype == bool):
-        raise SpaceError(f"The {role} space{_at(path)} has the type {space.dtype}; expected numbers.")
-    _check_not_empty(space, path, role)
-    if np.any(space.low > space.high):
-        raise SpaceError(f"The {role} space{_at(path)} has a lower bound above its upper bound: swap them.")
-    if space.dtype == np.uint8 and len(space.shape) == 3 and not actions:
-        return ArraySpec("image", space.shape)
-    return ArraySpec("continuous", space.shape)
-
-
-def _check_not_empty(space: gym.Space, path: tuple[str | int, ...], role: str) -> None:
-    if 0 in space.shape:  # type: ignore[operator]
-        raise SpaceError(f"The {role} space{_at(path)} has the empty shape {space.shape}: remove it.")
-
-
-def _name(leaf: Leaf, role: str) -> str:
-    parts = [*leaf.path, *([] if leaf.entry is None else [leaf.entry])]
-    return "/".join(map(str, parts)) or {"observation": "obs"}.get(role, role)
-
-
-def _at(path: tuple[str | int, ...]) -> str:
-    return f" at '{'/'.join(map(str, path))}'" if path else ""
-
-
-def _get(tree: Any, path: tuple[str | int, ...]) -> Any:
+def _get(tree: Any, path: Path) -> Any:
     for part in path:
         tree = tree[part]
     return tree
 
 
-def _build(space: gym.Space, path: tuple[str | int, ...], filled: dict) -> Any:
+def _build(space: gym.Space, path: Path, filled: dict) -> Any:
     if isinstance(space, gym.spaces.Dict):
         return {key: _build(member, (*path, key), filled) for key, member in space.spaces.items()}
     if isinstance(space, gym.spaces.Tuple):

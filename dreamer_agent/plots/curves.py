@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dreamer_agent.plots.style import SERIES, figure, save
 
 Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
+Groups = Mapping[str, Sequence[Curve]]  # label -> the curves of its runs
+THIN, SHADE = 0.7, 0.15  # width of the line of a single run, opacity of a band
 
 
 def curve(rows: Sequence[Mapping[str, float]], key: str = "episode/return") -> Curve:
@@ -22,7 +26,8 @@ def curve(rows: Sequence[Mapping[str, float]], key: str = "episode/return") -> C
 def band(curves: Sequence[Curve], points: int = 100) -> tuple[np.ndarray, np.ndarray]:
     """Curves of several runs on one axis: env steps `[P]` and values `[runs, P]`.
 
-    The axis covers the steps that every run reached; between logged points values are interpolated.
+    The axis covers only the steps that every run reached: a run that is behind shortens it for all. Between
+    logged points values are interpolated.
     """
     filled = [c for c in curves if len(c[0])]
     if not filled:
@@ -33,22 +38,59 @@ def band(curves: Sequence[Curve], points: int = 100) -> tuple[np.ndarray, np.nda
     return axis, np.stack([np.interp(axis, steps, values) for steps, values in filled])
 
 
-def draw_curves(groups: Mapping[str, Sequence[Curve]], path: Path, title: str, goal: float | None = None) -> None:
-    """One line for each label (mean over its runs), the range over runs shaded."""
-    fig = figure(7.0, 4.2)
-    axis = fig.subplots()
-    for index, (label, curves) in enumerate(groups.items()):
-        color = SERIES[index % len(SERIES)]
-        steps, values = band(curves)
-        if not len(steps):
-            continue
-        name = f"{label} (mean and range of {len(values)} runs)" if len(values) > 1 else label
-        axis.plot(steps, values.mean(0), color=color, label=name)
-        axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.18, lw=0)
-    if goal is not None:
-        axis.axhline(goal, color="grey", ls=":", label=f"goal {goal:g}")
-    axis.set(xlabel="env steps", ylabel="return of training episodes", title=title)
-    axis.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=9)
+def draw_curves(groups: Groups, path: Path, title: str, goal: float | None = None) -> None:
+    """One line for each label (mean over its runs), the range over runs shaded, each run as a thin line."""
+    draw_panels({title: groups}, path, goal)
+
+
+def draw_panels(panels: Mapping[str, Groups], path: Path, goal: float | None = None) -> None:
+    """A panel as of `draw_curves` for each title: returns of different environments share no axis."""
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    fig = figure(7.0 * columns, 4.8 * rows)
+    axes = fig.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (title, groups) in zip(axes, panels.items(), strict=False):
+        _draw_panel(axis, title, groups, goal)
+    for axis in axes[len(panels) :]:
+        axis.axis("off")
     save(fig, path)
+
+
+def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None) -> None:
+    filled = {label: [c for c in curves if len(c[0])] for label, curves in groups.items()}
+    for (label, curves), color in zip(filled.items(), cycle(SERIES), strict=False):
+        _draw_group(axis, label, curves, color)
+    if not axis.lines:
+        axis.text(0.5, 0.5, "no episode has ended yet", ha="center", va="center", transform=axis.transAxes)
+    if any(len(curves) > 1 for curves in filled.values()):
+        axis.plot([], [], color="grey", lw=THIN, label="thin lines: each run")
+        axis.fill_between([], [], color="grey", alpha=SHADE, lw=0, label="shaded: lowest to highest run")
+    if goal is not None:
+        axis.axhline(goal, color="grey", ls=":", label=f"goal: {goal:,g}")
+    axis.set(xlabel="env steps", ylabel="return of training episodes", title=f"{title}: learning curve")
+    axis.xaxis.set_major_formatter(_number)
+    axis.yaxis.set_major_formatter(_number)
+    axis.grid(alpha=0.25)
+    if axis.get_legend_handles_labels()[0]:
+        # Below the axes, where no curve can run into it.
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
+
+
+def _draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str) -> None:
+    """One run is one line; several are thin lines, their mean and the band between lowest and highest."""
+    if not curves:
+        return
+    if len(curves) == 1:
+        axis.plot(*curves[0], color=color, label=f"{label}: 1 run")
+        return
+    steps, values = band(curves)
+    for own_steps, own_values in curves:
+        axis.plot(own_steps, own_values, color=color, lw=THIN, alpha=0.55)
+    common = "mean of" if steps[0] < steps[-1] else "no env steps are common to"
+    axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=SHADE, lw=0)
+    axis.plot(steps, values.mean(0), color=color, lw=2.0, label=f"{label}: {common} {len(curves)} runs")
+
+
+def _number(value: float, _: Any = None) -> str:
+    """Ticks with thousands separators and no needless zeros."""
+    return f"{value:,.10g}"

@@ -1,32 +1,108 @@
-"""Figures of runs on disk."""
+"""Figures and videos of runs on disk."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dreamer_agent.api import dream_run, run_config, run_metrics
-from dreamer_agent.plots.curves import Curve, curve, draw_curves
+from dreamer_agent.api import dream_run, load_run, output_folder, run_config, run_metrics
+from dreamer_agent.config import Config, to_dict
+from dreamer_agent.plots.curves import Curve, curve, draw_panels
 from dreamer_agent.plots.dream import draw_images, draw_vectors
+from dreamer_agent.plots.frames import dream_frames, episode_frames
+from dreamer_agent.plots.video import log_picture, write_video
+from dreamer_agent.training.record import film, record_episodes
+
+DREAM_FPS = 5.0
+NOT_LEARNING = ("seed", "train")  # what may differ between runs of one band
 
 
 def plot_runs(runs: Sequence[str | Path], path: str | Path, goal: float | None = None) -> Path:
-    """Learning curves of `runs` in one PNG; runs of one environment are drawn as one band."""
-    groups: dict[str, list[Curve]] = {}
-    for run in runs:
-        groups.setdefault(run_config(run).env.id, []).append(curve(run_metrics(run)))
-    draw_curves(groups, Path(path), "Learning curve", goal)
+    """Learning curves of `runs` in one PNG: a panel for each environment.
+
+    Runs that differ in nothing but the seed (and in settings of the loop) are drawn as one band; others of
+    the same environment get bands of their own, named by what differs.
+    """
+    configs = {run: run_config(run) for run in dict.fromkeys(map(str, runs))}
+    panels: dict[str, dict[str, list[Curve]]] = {}
+    for env in dict.fromkeys(config.env.id for config in configs.values()):
+        group = {run: _settings(config) for run, config in configs.items() if config.env.id == env}
+        for run, label in _labels(env, group).items():
+            panels.setdefault(env, {}).setdefault(label, []).append(curve(run_metrics(run)))
+    draw_panels(panels, Path(path), goal)
     return Path(path)
 
 
 def plot_dream(run: str | Path, length: int = 50, sequences: int = 3) -> list[Path]:
-    """Draw what the world model of `run` imagines beside what happened; gives the pictures' paths."""
+    """Draw what the world model of `run` imagines beside what happened; gives all paths written.
+
+    A PNG, and for images a GIF and an MP4 too, in its folder `dreams/`; PNG and GIF are shown in TensorBoard.
+    """
     dream = dream_run(run, length, sequences)
-    folder, paths = Path(run) / "dreams", []
+    folder, paths = output_folder(run) / "dreams", []
     for key, spec in dream.specs.items():
         if spec.kind == "image":
-            paths.append(folder / f"open_loop_{key.replace('/', '_')}.png")
-            draw_images(dream, key, paths[-1], sequences)
+            picture = folder / f"open_loop_{key.replace('/', '_')}.png"
+            draw_images(dream, key, picture, sequences)
+            paths += [picture, *write_video(dream_frames(dream, key, sequences), picture, DREAM_FPS)]
     paths.append(folder / "open_loop.png")
     draw_vectors(dream, paths[-1])
+    step = int(max((row["step"] for row in run_metrics(run)), default=0))
+    for path in paths:
+        if path.suffix in (".png", ".gif"):
+            # A folder of its own: TensorBoard stops reading a file of events once a newer one lies beside it.
+            log_picture(folder, f"{path.stem}_{path.suffix[1:]}", path, step)
     return paths
+
+
+def plot_episodes(
+    run: str | Path, episodes: int = 3, explore: bool = True, seed: int | None = None
+) -> list[Path]:
+    """Videos of fresh episodes of the newest checkpoint of `run`, in its folder `videos/`; gives their paths.
+
+    `explore` samples actions; else the mode is taken. Raises a `DreamerError` where the environment has no
+    pictures to show.
+    """
+    agent, state, config = load_run(run)
+    seed = config.seed if seed is None else seed
+    policy, paths = "sampled" if explore else "mode", []
+    env, render, fps = film(config.env, seed)
+    try:
+        recordings = record_episodes(agent, state.params, env, render, episodes, seed, explore)
+        for number, recording in enumerate(recordings, 1):
+            frames = episode_frames(recording, f"{config.env.id}, {policy} actions, episode {number}")
+            path = output_folder(run) / "videos" / f"{policy}_episode_{number}.gif"
+            paths += write_video(frames, path, fps)
+    finally:
+        env.close()
+    return paths
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """What a run's learning depends on, flat, as text."""
+    kept = {key: value for key, value in to_dict(config).items() if key not in NOT_LEARNING}
+    return {key: json.dumps(value, default=str) for key, value in _flat(kept)}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    out: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        out += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return out
+
+
+def _labels(env: str, settings: dict[str, dict[str, str]], most: int = 2) -> dict[str, str]:
+    """A label for each run: the environment, or the values that differ between runs (`most` of them named)."""
+    keys = dict.fromkeys(key for values in settings.values() for key in values)
+    differing = [key for key in keys if len({values.get(key) for values in settings.values()}) > 1]
+    if not differing:
+        return dict.fromkeys(settings, env)
+    groups = list(dict.fromkeys(tuple(values.get(key) for key in differing) for values in settings.values()))
+    labels = {}
+    for run, values in settings.items():
+        group = tuple(values.get(key) for key in differing)
+        named = ", ".join(f"{key}={values.get(key)}" for key in differing[:most])
+        labels[run] = named if len(differing) <= most else f"{groups.index(group) + 1}) {named}, ..."
+    return labels

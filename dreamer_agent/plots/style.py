@@ -1,11 +1,13 @@
-"""One look for all figures, drawn without a display."""
+"""One look for all figures and videos, drawn without a display."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-OBSERVED, IMAGINED = "#2a9d4e", "#d1495b"
+import numpy as np
+
+OBSERVED, IMAGINED = "#1f8a43", "#c73e52"
 SERIES = ("#2f6db5", "#d1495b", "#2a9d4e", "#e0992e", "#7d5ba6", "#4b4b4b")
 
 
@@ -23,3 +25,15 @@ def save(fig: Any, path: Path) -> None:
     """Write a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=110, facecolor="white")
+
+
+def rgb(images: np.ndarray) -> np.ndarray:
+    """Images uint8 `[..., H, W, C]` as `[..., H, W, 3]`; the one rule for all figures and videos.
+
+    Of a stack of colour frames (C divisible by three) the newest is shown, one channel is grey, and other
+    numbers of channels are averaged into grey.
+    """
+    if images.shape[-1] % 3 == 0:
+        return images[..., -3:]
+    grey = images.mean(-1, keepdims=True).round().astype(np.uint8)
+    return np.repeat(grey, 3, -1)

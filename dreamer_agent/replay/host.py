@@ -75,6 +75,11 @@ class HostReplay:
         for store, value in _pairs(self.data["latent"], latents):
             store[where] = np.asarray(value)[held]
 
+    @property
+    def dropped(self) -> bool:
+        """Whether old steps were overwritten."""
+        return bool(self.added.max() > self.length)
+
     def cut(self) -> None:
         """Close every stream: its last step is served as is_last. For environments that start anew."""
         last = (self.added - 1) % self.length

@@ -48,6 +48,11 @@ class Checkpoints:
             ) from error
         return AgentState(**restored)
 
+    def restore_raw(self, step: int | None = None) -> dict[str, Any]:
+        """The learner at `step` as nested dicts of arrays, whatever its shapes."""
+        args = ocp.args.Composite(agent=ocp.args.StandardRestore())
+        return self.manager.restore(self._known(step), args=args)["agent"]
+
     def restore_rest(self, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """The replay's arrays and the counters at `step`."""
         args = ocp.args.Composite(replay=ocp.args.StandardRestore(), counters=ocp.args.JsonRestore())

@@ -1,12 +1,14 @@
 """The host loop: act, store, update by the ratio; log, checkpoint and evaluate by env steps.
 
-Everything that happens is a function of step counters, never of the clock, so that a run can be repeated
-and resumed.
+Everything that happens is a function of step counters, never of the clock, so that a run can be repeated and
+resumed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,17 +20,23 @@ import numpy as np
 
 from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.config import Config
-from dreamer_agent.envs import VectorEnv, make_env
+from dreamer_agent.envs import Interface, VectorEnv, make_env
+from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.registry import import_plugins
 from dreamer_agent.replay import HostReplay
+from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import budget, run_directory
+from dreamer_agent.training.callbacks import Callback, as_callbacks
 from dreamer_agent.training.checkpoint import Checkpoints
 from dreamer_agent.training.driver import Driver, Episode, env_steps
 from dreamer_agent.training.evaluate import Evaluation, evaluate
-from dreamer_agent.training.metrics import MetricsWriter, average
+from dreamer_agent.training.metrics import MetricsWriter, average, check_loggers
 from dreamer_agent.training.screen import Screen
+from dreamer_agent.training.weights import read_weights, start_from
 from dreamer_agent.world_model import CONTEXT
 
 EnvFactory = Callable[[int], VectorEnv]  # number of environments -> environments
+SPACES = "spaces.json"
 
 
 @dataclass
@@ -54,23 +62,20 @@ class Window:
     first_step: int = 0
 
 
-def train(config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False) -> list[Evaluation]:
+def train(
+    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, callbacks: Any = None
+) -> list[Evaluation]:
     """Train in the run directory `folder` until `config.train.steps` and evaluate the final parameters.
 
-    A directory that holds a run of the same configuration is resumed. `make(num_envs)` overrides the
-    environment that `config.env` names. Gives the final evaluations, sampled and mode.
+    A directory that holds a run of the same configuration is resumed. `make(num_envs)` overrides the environment
+    that `config.env` names. Gives the final evaluations, sampled and mode.
     """
-    make = make or (lambda count: make_env(config.env, count))
-    env = make(config.env.num_envs)
+    trainer = Trainer.open(config, folder, make, quiet)
     try:
-        agent = Agent.create(config, env.obs_specs, env.act_specs)
-        sizes = budget.check(config, agent)
-        run_directory.prepare(folder, config)
-        trainer = Trainer(config, folder, agent, env, make, quiet)
-        trainer.introduce(sizes)
-        return trainer.run()
+        trainer.run(config.train.steps, callbacks)
+        return trainer.score()
     finally:
-        env.close()
+        trainer.close()
 
 
 class Trainer:
@@ -79,17 +84,46 @@ class Trainer:
     def __init__(self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool):
         self.config, self.folder, self.agent, self.env, self.make = config, folder, agent, env, make
         self.counters, self.window = Counters(), Window()
+        self.callbacks: list[Callback] = []
+        self.stopping = False
         self.replay = make_replay(config, agent)
         self.state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
         self.update = jax.jit(agent.update, donate_argnums=0)
+        self.screen = Screen(config.train.steps, 0, quiet)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
         if self.checkpoints.latest() is not None:
             self._restore()
+        elif config.init_from:
+            self._start_from(Path(config.init_from))
         # A resumed run starts its environments anew, from other seeds than before.
         self.driver = Driver(agent, env, config.seed + 7919 * self.counters.resumes)
         self.driver.calls = self.counters.acts
-        self.writer = MetricsWriter(folder, self.counters.env_steps)
-        self.screen = Screen(config.train.steps, self.counters.env_steps, quiet)
+        self.writer = MetricsWriter(folder, self.counters.env_steps, config)
+
+    @classmethod
+    def open(cls, config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False) -> Trainer:
+        """Start a run in `folder`, or resume the one that lies there.
+
+        Raises a `DreamerError` where the environment, the memory or the directory does not fit; nothing was
+        changed on disk then.
+        """
+        import_plugins(config.plugins)
+        check_loggers(config)
+        make = make or (lambda count: make_env(config.env, count))
+        env = make(config.env.num_envs)
+        try:
+            agent = Agent.create(config, env.obs_specs, env.act_specs)
+            sizes = budget.check(config, agent)
+            run_directory.check(folder, config)
+            _check_spaces(folder, env)
+            run_directory.prepare(folder, config)
+            env.interface.save(folder / SPACES)
+            trainer = cls(config, folder, agent, env, make, quiet)
+        except BaseException:
+            env.close()
+            raise
+        trainer.introduce(sizes)
+        return trainer
 
     def introduce(self, sizes: budget.Budget) -> None:
         """Say what is about to run."""
@@ -111,40 +145,87 @@ class Trainer:
         if self.counters.env_steps:
             say(f"resuming at env step {self.counters.env_steps:,}, update {self.counters.updates:,}")
 
-    def run(self) -> list[Evaluation]:
-        """Train to the end; checkpoint, evaluate and write the scores."""
-        self.window.first_step = self.counters.env_steps
+    def run(self, until: int, callbacks: Any = None) -> None:
+        """Train until `until` env steps have been made, or a callback ends it; then write a checkpoint."""
+        self.callbacks, self.stopping = as_callbacks(callbacks), False
+        if self.counters.env_steps >= until:
+            self.screen.say(
+                f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
+                "(ask for more "
+                "steps, or for another run directory)"
+            )
+        self._make_room(until)
+        self.window = Window(first_step=self.counters.env_steps)
+        self.screen.begin(until, self.counters.env_steps)
+        self._call("on_start")
         with self.screen:
-            while self.counters.env_steps < self.config.train.steps:
+            while self.counters.env_steps < until and not self.stopping:
                 before = self.counters.env_steps
                 self._act()
                 self._learn()
                 self._report(before)
+                self._call("on_step")
             if self.counters.env_steps > self.window.first_step:
                 self._log()
+        self._call("on_end")
         self.save()
+
+    def score(self) -> list[Evaluation]:
+        """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
         evaluations = [self.evaluate(explore) for explore in (True, False)]
         self._write_scores(evaluations)
-        self.writer.close()
-        self.checkpoints.close()
         return evaluations
 
-    def evaluate(self, explore: bool) -> Evaluation:
-        """Score the current parameters on fresh environments."""
-        train = self.config.train
-        env = self.make(min(train.eval_envs, train.eval_episodes))
+    def close(self) -> None:
+        """Flush the logs and free the environments."""
+        self.writer.close()
+        self.checkpoints.close()
+        self.env.close()
+
+    def log(self, row: dict[str, float]) -> None:
+        """Write numbers of your own at the current env step."""
+        self.writer.write(self.counters.env_steps, row)
+
+    def evaluate(self, explore: bool, episodes: int | None = None, seed: int | None = None) -> Evaluation:
+        """Score the current parameters on fresh environments, by default as the configuration says.
+
+        Borrowed environments are the only ones there are: the episodes in training are cut there (truncated), and
+        new ones begin afterwards.
+        """
+        episodes = episodes or self.config.train.eval_episodes
+        seed = self.config.seed if seed is None else seed
+        env = self.make(min(self.config.train.eval_envs, episodes))
         try:
-            return evaluate(self.agent, self.state.params, env, train.eval_episodes, self.config.seed, explore)
+            result = evaluate(self.agent, self.state.params, env, episodes, seed, explore)
         finally:
-            env.close()
+            if env is self.env:
+                self.replay.cut()
+                self.driver.restart(self.driver.seed + self.driver.calls)
+            else:
+                env.close()
+        self._call("on_evaluation", result)
+        return result
 
     def save(self) -> None:
         """Write a checkpoint of everything that the run needs to go on."""
         if self.checkpoints.latest() != self.counters.env_steps:
-            self.counters.acts = self.driver.calls
-            self.checkpoints.save(
-                self.counters.env_steps, self.state, self.replay.save(), vars(self.counters).copy()
-            )
+            self._save_in(self.checkpoints)
+
+    def save_as(self, folder: Path) -> None:
+        """Write the run as it stands to another, empty folder, which then is a run directory of its own."""
+        run_directory.prepare(folder, self.config)
+        self.env.interface.save(folder / SPACES)
+        metrics = self.folder / "metrics.jsonl"
+        if metrics.is_file():
+            shutil.copyfile(metrics, folder / metrics.name)
+        copy = Checkpoints(folder / "checkpoints", self.config.train.keep_checkpoints)
+        self._save_in(copy)
+        copy.close()
+
+    def _save_in(self, checkpoints: Checkpoints) -> None:
+        self.counters.acts = self.driver.calls
+        counters = vars(self.counters).copy()
+        checkpoints.save(self.counters.env_steps, self.state, self.replay.save(), counters)
 
     def _act(self) -> None:
         """One step of all environments into the replay."""
@@ -156,6 +237,8 @@ class Trainer:
         self.counters.episodes += len(finished)
         self.window.episodes += finished
         self.window.acting += time.monotonic() - start
+        for episode in finished:
+            self._call("on_episode", episode)
 
     def _learn(self) -> None:
         """As many updates as the ratio owes for the env steps so far."""
@@ -167,6 +250,7 @@ class Trainer:
             self.replay.update_latents(ids, packed)
             self.window.metrics.append(metrics)
             self.counters.updates += 1
+            self._call("on_update", metrics)
         self.window.updating += time.monotonic() - start
 
     def updates_due(self) -> int:
@@ -216,6 +300,29 @@ class Trainer:
         self.counters = Counters(**counters)
         self.counters.resumes += 1
 
+    def _start_from(self, source: Path) -> None:
+        self.state, transfer = start_from(self.state, read_weights(source))
+        for line in transfer.report(str(source)):
+            self.screen.say(line)
+
+    def _make_room(self, until: int) -> None:
+        """A larger replay, where the run is to be longer than it was made for and nothing was dropped yet."""
+        train = dataclasses.replace(self.config.train, steps=max(until, self.config.train.steps))
+        config = dataclasses.replace(self.config, train=train)
+        if budget.kept_steps(config) > budget.kept_steps(self.config) and not self.replay.dropped:
+            budget.check(config, self.agent)
+            saved = self.replay.save()
+            self.replay = make_replay(config, self.agent)
+            self.replay.restore(saved)
+        if config != self.config:
+            self.config = config
+            run_directory.prepare(self.folder, config)
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            if getattr(callback, hook)(self, *arguments) is False:
+                self.stopping = True
+
     def _write_scores(self, evaluations: list[Evaluation]) -> None:
         scores = [evaluation.summary() for evaluation in evaluations]
         content = {"env_steps": self.counters.env_steps, "updates": self.counters.updates, "scores": scores}
@@ -239,6 +346,24 @@ def make_replay(config: Config, agent: Agent) -> HostReplay:
         config.replay.online,
         config.seed,
     )
+
+
+def _check_spaces(folder: Path, env: VectorEnv) -> None:
+    """Refuse to resume with an environment whose spaces are not those that the run in `folder` began with."""
+    if not (folder / SPACES).is_file():
+        return
+    before = Interface.load(folder / SPACES)
+    for what, old, new in (
+        ("observes", before.obs_specs, env.obs_specs),
+        ("acts by", before.act_specs, env.act_specs),
+    ):
+        difference = specs_difference(old, new)
+        if difference:
+            raise RunDirectoryError(
+                f"The environment now {what} {difference[1]}, but the run in {folder} has {difference[0]}: "
+                "give another "
+                "run directory, or the environment that it was trained on. Nothing was changed there."
+            )
 
 
 def crossed(before: int, now: int, every: int) -> bool:

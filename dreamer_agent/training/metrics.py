@@ -1,49 +1,79 @@
-"""Metrics on disk: one JSON object a line, and TensorBoard."""
+"""The metrics of a run: one writer in front of all its loggers, and reading them back."""
 
 from __future__ import annotations
 
 import json
-import math
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from dreamer_agent.config import Config
+from dreamer_agent.errors import ConfigError, DreamerError
+from dreamer_agent.registry import in_one_line
+from dreamer_agent.training.loggers import LOGGERS, Logger, Resumable, TakesImages
+
+ALWAYS = ("jsonl", "tensorboard")
+
 
 class MetricsWriter:
-    """Appends rows to `metrics.jsonl` and to TensorBoard events in the same folder."""
+    """Hands every row to `metrics.jsonl`, to TensorBoard and to the loggers that `config.train.loggers` names.
 
-    def __init__(self, folder: Path, resume_step: int = 0):
-        self.path = folder / "metrics.jsonl"
-        if self.path.exists():
-            _drop_rows_after(self.path, resume_step)
-        try:
-            from tensorboardX import SummaryWriter
+    Rows after `resume_step`, where the run goes on, are forgotten. A logger that raises later is dropped with one
+    warning, and the others go on. Raises `ConfigError` for a logger that is unknown or cannot start.
+    """
 
-            self.board: Any = SummaryWriter(str(folder), purge_step=resume_step or None)
-        except ImportError:  # the learner runs without it
-            self.board = None
+    def __init__(self, folder: Path, resume_step: int = 0, config: Config | None = None):
+        config = config or Config()
+        check_loggers(config)
+        self.loggers: dict[str, Logger] = {}
+        for name in dict.fromkeys((*ALWAYS, *config.train.loggers)):
+            self.loggers[name] = _start(name, folder, config)
+        for name, logger in list(self.loggers.items()):
+            if isinstance(logger, Resumable):
+                self._guard(name, logger.resume, resume_step)
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """One row of scalars at env step `step`."""
         clean = {key: float(value) for key, value in row.items()}
-        finite = {key: value if math.isfinite(value) else None for key, value in clean.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **finite}) + "\n")
-        if self.board:
-            for key, value in clean.items():
-                self.board.add_scalar(key, value, step)
+        for name, logger in list(self.loggers.items()):
+            self._guard(name, logger.write, step, dict(clean))
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture `[H, W, 3]` uint8 in TensorBoard."""
-        if self.board:
-            self.board.add_image(name, image, step, dataformats="HWC")
+        """A picture `[H, W, 3]` uint8, for the loggers that take pictures."""
+        for logger_name, logger in list(self.loggers.items()):
+            if isinstance(logger, TakesImages):
+                self._guard(logger_name, logger.image, step, name, image)
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        if self.board:
-            self.board.close()
+        """Let every logger write what it still holds; later calls do nothing."""
+        for name, logger in list(self.loggers.items()):
+            self._guard(name, logger.close)
+        self.loggers.clear()
+
+    def _guard(self, name: str, call: Callable[..., None], *arguments: Any) -> None:
+        """`call(*arguments)`; a logger that fails is dropped, since training matters more than its log."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            self.loggers.pop(name, None)
+            warnings.warn(
+                f"The logger '{name}' failed ({in_one_line(error)}) and is left out from here on; "
+                "training goes on.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+def check_loggers(config: Config) -> None:
+    """Raise a `DreamerError` if `config.train.loggers` names one that is unknown or lacks what it needs."""
+    for name in config.train.loggers:
+        check = getattr(LOGGERS.get(name), "check", None)
+        if check is not None:
+            check()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -59,14 +89,13 @@ def average(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in fetched])) for key in keys}
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Forget what a run wrote after the checkpoint that it resumes from."""
-    rows = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-    path.write_text("".join(line + "\n" for line in rows))
-
-
-def _step_of(line: str) -> float:
+def _start(name: str, folder: Path, config: Config) -> Logger:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):  # a line torn by a kill
-        return math.inf
+        return LOGGERS.get(name)(folder, config)
+    except DreamerError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"The logger '{name}' cannot start ({in_one_line(error)}): mend that, "
+            "or leave it out of train.loggers."
+        ) from error

@@ -16,15 +16,23 @@ import yaml
 from dreamer_agent.config import Config, read_config, save_config, to_dict
 from dreamer_agent.errors import RunDirectoryError
 
-MAY_CHANGE = ("train.", "replay.max_gb")  # what a resumed run may set anew
+MAY_CHANGE = ("train.", "replay.max_gb", "plugins", "init_from")  # what a resumed run may set anew
 PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium")
 
 
 def prepare(folder: Path, config: Config) -> None:
-    """Make `folder` the run directory of `config`, or check that it already is.
+    """Make `folder` the run directory of `config`, or check that it already is (see `check`)."""
+    check(folder, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.yaml")
+    if not (folder / "provenance.json").exists():
+        (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
 
-    Raises `RunDirectoryError` that names the first field in which a run found there differs; nothing is
-    written in that case.
+
+def check(folder: Path, config: Config) -> None:
+    """Raise `RunDirectoryError` if `folder` holds something else than a run of `config`; nothing is written.
+
+    The message names the first field in which a run found there differs.
     """
     if folder.exists() and not folder.is_dir():
         raise RunDirectoryError(f"{folder} is a file, not a folder: give an empty or new folder.")
@@ -35,10 +43,6 @@ def prepare(folder: Path, config: Config) -> None:
         raise RunDirectoryError(
             f"{folder} holds files but no run (config.yaml is missing): give an empty or new folder."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, existing)
-    if not (folder / "provenance.json").exists():
-        (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
 
 
 def load(folder: Path) -> Config:
@@ -47,6 +51,12 @@ def load(folder: Path) -> Config:
     if not path.exists():
         raise RunDirectoryError(f"{folder} is no run directory: config.yaml is missing there.")
     return read_config(path)
+
+
+def newest_step(folder: Path) -> int | None:
+    """The env step of the newest checkpoint in a run directory; None without one."""
+    steps = [int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
+    return max(steps, default=None)
 
 
 def provenance() -> dict[str, Any]:

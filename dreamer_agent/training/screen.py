@@ -29,6 +29,11 @@ class Screen:
         )
         self.task = self.bar.add_task("", total=total, completed=done, status="filling replay")
 
+    def begin(self, total: int, done: int) -> None:
+        """Count from `done` to `total` env steps from now on."""
+        self.total, self.start_step, self.start = total, done, time.monotonic()
+        self.bar.reset(self.task, total=total, completed=done, status="filling replay")
+
     def __enter__(self) -> Screen:
         self.bar.start()
         return self

@@ -3,6 +3,7 @@
 from dreamer_agent.world_model.encoder import ENCODERS, make_encoder, register_encoder
 from dreamer_agent.world_model.imagine import Trajectory, imagine, imagine_actions
 from dreamer_agent.world_model.latent import Actions, Latent, encode_actions, zero_actions
+from dreamer_agent.world_model.mask import LegalActions, observed_legal
 from dreamer_agent.world_model.model import CONTEXT, Batch, Losses, WorldModel, drop_context
 from dreamer_agent.world_model.rssm import RSSM
 
@@ -13,6 +14,7 @@ __all__ = [
     "Actions",
     "Batch",
     "Latent",
+    "LegalActions",
     "Losses",
     "Trajectory",
     "WorldModel",
@@ -21,6 +23,7 @@ __all__ = [
     "imagine",
     "imagine_actions",
     "make_encoder",
+    "observed_legal",
     "register_encoder",
     "zero_actions",
 ]

@@ -22,7 +22,7 @@ from dreamer_agent.nets import (
     join_blocks,
     truncated_normal,
 )
-from dreamer_agent.specs import Specs, split_specs
+from dreamer_agent.specs import Specs, is_mask, split_specs
 from dreamer_agent.world_model.encoder import image_groups, image_stages, stage_channels
 from dreamer_agent.world_model.latent import Latent
 
@@ -122,6 +122,8 @@ def reconstruction(specs: Specs, raw: dict[str, Array]) -> dict[str, Prediction]
     """The decoder's raw output as predictions that can be scored and shown."""
     out: dict[str, Prediction] = {}
     for key, spec in specs.items():
+        if is_mask(key):
+            continue  # predicted by a head of its own
         value, ndim = raw[key].astype(jnp.float32), len(spec.shape)
         if spec.kind == "image":
             out[key] = PixelError(value)

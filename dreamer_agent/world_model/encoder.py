@@ -16,35 +16,28 @@ import jax.numpy as jnp
 
 from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import MLP, Net, RMSNorm, from_linen, truncated_normal
+from dreamer_agent.registry import Registry
 from dreamer_agent.specs import Specs, split_specs
 
 Array = jax.Array
 Observation = dict[str, Array]
 EncoderFactory = Callable[[Specs, ModelConfig, Any], Net]
 
-ENCODERS: dict[str, EncoderFactory] = {}
+ENCODERS: Registry[EncoderFactory] = Registry("encoder")
 
 
-def register_encoder(name: str) -> Callable[[EncoderFactory], EncoderFactory]:
-    """Register `factory(obs_specs, model_config, dtype) -> Net` under `name`, for `model.encoder=name`."""
+def register_encoder(name: str, *, replace: bool = False) -> Callable[[EncoderFactory], EncoderFactory]:
+    """Register `factory(obs_specs, model_config, dtype) -> Net` under `name`, for `model.encoder=name`.
 
-    def register(factory: EncoderFactory) -> EncoderFactory:
-        ENCODERS[name] = factory
-        return factory
-
-    return register
+    Raises `ConfigError` where another encoder has the name, unless `replace` is set.
+    """
+    return ENCODERS.register(name, replace=replace)
 
 
 def make_encoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
-    """The encoder that `config.encoder` names."""
-    if config.encoder not in ENCODERS:
-        raise ConfigError(
-            f"Unknown encoder '{config.encoder}': registered are {', '.join(sorted(ENCODERS))}; "
-            "add your own with dreamer_agent.register_encoder."
-        )
-    return ENCODERS[config.encoder](specs, config, dtype)
+    """The encoder that `config.encoder` names; raises `ConfigError` where there is none."""
+    return ENCODERS.get(config.encoder)(specs, config, dtype)
 
 
 def vector_input(specs: Specs, obs: Observation, dtype: Any) -> Array:

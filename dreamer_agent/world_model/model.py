@@ -13,10 +13,11 @@ from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
 from dreamer_agent.distributions import Bernoulli, Prediction, TwoHot
 from dreamer_agent.nets import Head, Net, Params, from_linen
-from dreamer_agent.specs import Specs
+from dreamer_agent.specs import Specs, is_mask, masked_actions
 from dreamer_agent.world_model.decoder import make_decoder, reconstruction
 from dreamer_agent.world_model.encoder import Observation, make_encoder
 from dreamer_agent.world_model.latent import Latent, encode_actions, zero_actions
+from dreamer_agent.world_model.mask import LegalActions, MaskPredictor
 from dreamer_agent.world_model.rssm import RSSM
 
 Array = jax.Array
@@ -27,13 +28,17 @@ CONTEXT = 1  # replayed steps before the trained ones: they give the first laten
 
 @dataclass(frozen=True)
 class WorldModel:
-    """Encoder, RSSM, decoder, reward and continue heads, and the spaces they were built for."""
+    """Encoder, RSSM, decoder, reward and continue heads, and the spaces they were built for.
+
+    Where the environment masks actions, `mask` predicts the masks for imagination.
+    """
 
     encoder: Net
     rssm: RSSM
     decoder: Net
     reward: Net
     cont: Net
+    mask: MaskPredictor | None
     obs_specs: Specs
     act_specs: Specs
     bins: np.ndarray
@@ -46,9 +51,10 @@ class WorldModel:
         return cls(
             encoder=make_encoder(obs_specs, config, dtype),
             rssm=RSSM.create(config, dtype),
-            decoder=make_decoder(obs_specs, config, dtype),
+            decoder=make_decoder({k: s for k, s in obs_specs.items() if not is_mask(k)}, config, dtype),
             reward=from_linen(Head(features=config.bins, scale=0.0, **head)),
             cont=from_linen(Head(features=1, **head)),
+            mask=MaskPredictor.create(act_specs, head) if masked_actions(obs_specs, act_specs) else None,
             obs_specs=obs_specs,
             act_specs=act_specs,
             bins=ops.symexp_bins(config.bins),
@@ -57,19 +63,22 @@ class WorldModel:
 
     def init(self, key: Array) -> Params:
         """Parameters of all networks, by name."""
-        keys = jax.random.split(key, 5)
+        keys = jax.random.split(key, 5 if self.mask is None else 6)
         obs = {k: jnp.zeros((1, *spec.shape), spec.dtype) for k, spec in self.obs_specs.items()}
         encoder = self.encoder.init(keys[0], obs)
         token = jax.eval_shape(self.encoder.apply, encoder, obs)
         action = encode_actions(self.act_specs, zero_actions(self.act_specs, (1,)), self.dtype)
         latent = self.rssm.initial(1)
-        return {
+        params = {
             "encoder": encoder,
             "rssm": self.rssm.init(keys[1], action, jnp.zeros(token.shape, token.dtype)),
             "decoder": self.decoder.init(keys[2], latent),
             "reward": self.reward.init(keys[3], latent.features),
             "cont": self.cont.init(keys[4], latent.features),
         }
+        if self.mask is not None:
+            params["mask"] = self.mask.net.init(keys[5], latent.features)
+        return params
 
     def predict_reward(self, params: Params, features: Array) -> TwoHot:
         """The reward received on arriving at `features` `[..., F]`."""
@@ -81,7 +90,14 @@ class WorldModel:
 
     def reconstruct(self, params: Params, latent: Latent) -> dict[str, Prediction]:
         """A prediction of every observation key from latents `[..., ...]`."""
-        return reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent))
+        decoded = reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent))
+        if self.mask is None:
+            return decoded
+        return {**decoded, **self.mask.predict(params["mask"], latent.features)}
+
+    def imagined_legal(self, params: Params, features: Array) -> LegalActions:
+        """The actions that are probably legal at `features` `[..., F]`; None where nothing is masked."""
+        return None if self.mask is None else self.mask.legal(params["mask"], features)
 
     def observe_step(
         self, params: Params, key: Array, latent: Latent, action: Any, obs: Observation, is_first: Array

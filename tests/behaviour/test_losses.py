@@ -45,6 +45,7 @@ def tabular_nets(kind=ActorCritic):
 MODEL = SimpleNamespace(
     predict_reward=lambda params, features: Exact(value=features[..., 0]),
     predict_continue=lambda params, features: Bernoulli(features[..., 1]),
+    imagined_legal=lambda params, features: None,
 )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dreamer_agent.dreams import open_loop, whole_windows
-from tests.conftest import random_batch
+from dreamer_agent.specs import ArraySpec
+from tests.conftest import Learner, random_batch, small_config
 
 
 def test_the_imagined_half_depends_on_actions_but_not_on_observations(learner) -> None:
@@ -26,17 +27,16 @@ def test_the_imagined_half_depends_on_actions_but_not_on_observations(learner) -
     moved = jax.tree.map(np.copy, batch)
     moved["action"]["move"][:, observed:] = -moved["action"]["move"][:, observed:]
     other = open_loop(learner.agent, learner.state.params, moved, key, observed)
-    np.testing.assert_array_equal(
-        base.prediction["reward"][:, :observed], other.prediction["reward"][:, :observed]
-    )
+    np.testing.assert_array_equal(base.reward.prediction[:, :observed], other.reward.prediction[:, :observed])
     gap = np.abs(base.prediction["vector"] - other.prediction["vector"])
     assert (gap[:, :observed] == 0).all() and gap[:, observed].max() > 0
 
 
 def test_continue_has_the_discount_divided_out(learner) -> None:
     dream = open_loop(learner.agent, learner.state.params, random_batch(learner.agent), jax.random.PRNGKey(0), 4)
-    assert (dream.prediction["continue"] > 0).all() and (dream.prediction["continue"] <= 333 / 332 + 1e-6).all()
-    assert set(np.unique(dream.truth["continue"])) <= {0.0, 1.0}
+    truth, prediction = dream.continue_
+    assert (prediction > 0).all() and (prediction <= 333 / 332 + 1e-6).all()
+    assert set(np.unique(truth)) <= {0.0, 1.0}
 
 
 def test_error_by_step_is_the_mean_square(learner) -> None:
@@ -46,6 +46,26 @@ def test_error_by_step_is_the_mean_square(learner) -> None:
         for t in range(8)
     ]
     np.testing.assert_allclose(dream.error_by_step("vector"), expected, rtol=1e-5)
+    for name, pair in (("reward", dream.reward), ("continue", dream.continue_)):
+        np.testing.assert_allclose(dream.error_by_step(name), ((pair[0] - pair[1]) ** 2).mean(0), rtol=1e-5)
+
+
+def test_an_observation_may_be_called_reward() -> None:
+    obs = {"reward": ArraySpec("continuous", (2,)), "continue": ArraySpec("discrete", (), 3)}
+    learner = Learner(small_config(), obs, {"move": ArraySpec("continuous", (1,))})
+    batch = random_batch(learner.agent)
+    dream = open_loop(learner.agent, learner.state.params, batch, jax.random.PRNGKey(0), 4)
+    np.testing.assert_array_equal(dream.truth["reward"], batch["obs"]["reward"][:, 1:])
+    np.testing.assert_array_equal(dream.truth["continue"], batch["obs"]["continue"][:, 1:])
+    np.testing.assert_array_equal(dream.reward.truth, batch["reward"][:, 1:])
+    assert dream.prediction["reward"].shape == (4, 8, 2) and dream.reward.prediction.shape == (4, 8)
+    assert dream.prediction["continue"].dtype.kind == "i" and dream.continue_.prediction.dtype.kind == "f"
+    gap = batch["reward"][:, 1:] - dream.reward.prediction
+    np.testing.assert_allclose(dream.error_by_step("reward"), (gap**2).mean(0), rtol=1e-5)
+    gap = batch["obs"]["reward"][:, 1:] - dream.prediction["reward"]
+    expected = (gap**2).mean((0, 2))
+    np.testing.assert_allclose(dream.observation("reward").error_by_step(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(dream.is_first, batch["is_first"][:, 1:])
 
 
 @pytest.mark.parametrize("observed", [0, 8])

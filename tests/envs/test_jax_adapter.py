@@ -14,9 +14,10 @@ from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs import JaxEnv, Rows, VectorEnv, make_env
 from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 from dreamer_agent.envs.toy import Catch
-from dreamer_agent.errors import EnvironmentFault
+from dreamer_agent.errors import ConfigError, EnvironmentFault
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training.driver import env_steps
+from tests.envs.jax_envs import Drift
 
 
 class Counter:
@@ -232,3 +233,48 @@ def test_a_pendulum_of_gymnax_gets_actions_in_its_own_bounds() -> None:
     np.testing.assert_allclose(after.obs["obs"][:, 2], expected, rtol=1e-4, atol=1e-5)
     cost = np.arctan2(sin, cos) ** 2 + 0.1 * speed**2 + 0.001 * torque**2
     np.testing.assert_allclose(after.reward, -cost, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def drifts() -> JaxVectorEnv:
+    return JaxVectorEnv(Drift(noise=0.0), 2)
+
+
+def test_continuous_actions_arrive_between_minus_one_and_one(drifts: JaxVectorEnv) -> None:
+    (before,) = drifts.reset(0)
+    push = np.array([[3, -0.5], [-7, 1]], np.float32)
+    (after,) = drifts.step({"push": push, "stop": np.zeros(2, np.int32)})
+    moved = after.obs["place"] - before.obs["place"]
+    np.testing.assert_allclose(moved, np.clip(push, -1, 1), atol=1e-6)
+
+
+def test_masks_are_integers_and_belong_to_their_rows(drifts: JaxVectorEnv) -> None:
+    rows = drifts.reset(0)
+    for stop in ([0, 0], [0, 1], [0, 0]):
+        rows += drifts.step({"push": np.zeros((2, 2), np.float32), "stop": np.array(stop, np.int32)})
+    masks = [row.obs["action_mask/stop"] for row in rows]
+    assert {mask.dtype for mask in masks} == {np.dtype(np.int32)}
+    assert [mask[:, 1].tolist() for mask in masks] == [[0, 0], [1, 1], [1, 1], [1, 0]]
+
+
+def test_masks_that_leave_nothing_are_a_fault_only_while_the_episode_goes_on() -> None:
+    class Stuck(Drift):
+        def observe(self, state: Any) -> dict[str, Any]:
+            none = jnp.zeros(2, bool)
+            return super().observe(state) | {"action_mask/stop": jnp.where(state[1] >= 2, none, ~none)}
+
+    def play(stop: int) -> Rows:
+        env = JaxVectorEnv(Stuck(), 1)
+        env.reset(0)
+        for action in (0, stop):
+            (rows,) = env.step({"push": np.zeros((1, 2), np.float32), "stop": np.array([action], np.int32)})
+        return rows
+
+    assert play(1).obs["action_mask/stop"].tolist() == [[0, 0]]
+    with pytest.raises(EnvironmentFault, match="'action_mask/stop' of Stuck leaves no legal action"):
+        play(0)
+
+
+def test_masked_actions_are_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="repeated 2 times"):
+        JaxVectorEnv(Drift(), 1, action_repeat=2)

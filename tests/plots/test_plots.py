@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
-from dreamer_agent.dreams import OpenLoop
-from dreamer_agent.plots import curve, draw_curves, draw_images, draw_vectors
+from dreamer_agent.config import save_config
+from dreamer_agent.dreams import Compared, OpenLoop
+from dreamer_agent.plots import curve, draw_curves, draw_images, draw_vectors, plot_runs
 from dreamer_agent.plots.curves import band
+from dreamer_agent.plots.dream import _series
+from dreamer_agent.plots.runs import _labels, _settings
 from dreamer_agent.specs import ArraySpec
+from tests.conftest import small_config
 
 
 def test_curve_skips_rows_without_the_metric() -> None:
@@ -26,16 +34,79 @@ def test_band_covers_the_steps_that_all_runs_reached() -> None:
     np.testing.assert_allclose(values, [steps, steps])
 
 
-def test_pictures_are_written(tmp_path) -> None:
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def dreamed() -> OpenLoop:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (2, 8, 6, 6, 3)).astype(np.uint8)
     line = rng.normal(size=(2, 8))
-    numbers = {"image": image, "x": line[..., None], "reward": line, "continue": np.ones((2, 8))}
-    specs = {"image": ArraySpec("image", (6, 6, 3)), "x": ArraySpec("continuous", (1,))}
-    dream = OpenLoop(numbers, numbers, 4, specs)
-    draw_images(dream, "image", tmp_path / "a" / "image.png")
-    draw_vectors(dream, tmp_path / "vector.png")
-    draw_curves({"env": [(np.arange(5.0), np.arange(5.0))] * 3}, tmp_path / "curve.png", "title", goal=3.0)
-    for name in ("a/image.png", "vector.png", "curve.png"):
-        pixels = np.asarray(Image.open(tmp_path / name).convert("RGB"))
-        assert min(pixels.shape[:2]) > 100 and len(np.unique(pixels)) > 10
+    obs = {"image": image, "reward": line[..., None]}
+    specs = {"image": ArraySpec("image", (6, 6, 3)), "reward": ArraySpec("continuous", (1,))}
+    first, pair = np.zeros((2, 8), bool), Compared(line, line)
+    return OpenLoop(obs, obs, pair, Compared(np.ones((2, 8)), np.ones((2, 8))), first, 4, specs)
+
+
+def test_pictures_of_dreams_are_written_and_mark_resets(tmp_path) -> None:
+    dream = dreamed()
+    first = dream.is_first.copy()
+    first[0, 6] = True
+    for name, draw in (
+        ("image", partial(draw_images, key="image", sequences=1, frames=4)),
+        ("vector", draw_vectors),
+    ):
+        before, after = tmp_path / "a" / f"{name}.png", tmp_path / f"{name}.png"
+        draw(dream, path=before)
+        draw(dream._replace(is_first=first), path=after)
+        assert min(pixels(before).shape[:2]) > 100 and len(np.unique(pixels(before))) > 10
+        assert pixels(before).shape != pixels(after).shape or (pixels(before) != pixels(after)).any()
+
+
+def test_an_observation_may_be_called_reward() -> None:
+    dream = dreamed()
+    dream = dream._replace(prediction=dream.prediction | {"reward": dream.truth["reward"] + 2})
+    names = {name: (truth, prediction) for name, truth, prediction in _series(dream, 1)}
+    assert set(names) == {"observation reward", "reward", "continue"}
+    np.testing.assert_allclose(names["observation reward"][1] - names["observation reward"][0], 2)
+    np.testing.assert_array_equal(names["reward"][0], names["reward"][1])
+
+
+def test_learning_curves_tell_runs_apart(tmp_path) -> None:
+    line = (np.arange(5.0), np.arange(5.0))
+    cases: dict[str, dict] = {
+        "one": {"env": [line]},
+        "several": {"env": [line] * 3},
+        "two": {"env": [line] * 3, "other": [line]},
+        "apart": {"env": [line, (line[0] + 10, line[1])]},
+        "empty": {"env": [(np.zeros(0), np.zeros(0))]},
+    }
+    drawn = {}
+    for name, groups in cases.items():
+        draw_curves(groups, tmp_path / f"{name}.png", "title", goal=None if name == "empty" else 3.0)
+        drawn[name] = pixels(tmp_path / f"{name}.png")
+        assert min(drawn[name].shape[:2]) > 100
+    assert len({image.tobytes() for image in drawn.values()}) == len(cases)
+
+
+def test_runs_are_labelled_by_what_differs_between_them(tmp_path) -> None:
+    seeds = {name: _settings(small_config(f"seed={name}")) for name in ("1", "2")}
+    assert set(_labels("env", seeds).values()) == {"env"}
+    rate = "optimizer.learning_rate"
+    rates = {value: _settings(small_config(f"{rate}={value}")) for value in ("0.1", "0.2")}
+    assert list(_labels("env", rates).values()) == [f"{rate}=0.1", f"{rate}=0.2"]
+    other = _settings(small_config(f"{rate}=0.1", "replay.ratio=7", "model.units=8"))
+    labels = _labels("env", {**rates, "other": other})
+    assert len(set(labels.values())) == 3 and all(label[1:3] == ") " for label in labels.values())
+
+
+def test_plot_runs_gives_each_environment_a_panel(tmp_path) -> None:
+    for name in ("CartPole-v1", "Pendulum-v1"):
+        folder = tmp_path / name
+        folder.mkdir()
+        save_config(small_config(f"env.id={name}"), folder / "config.yaml")
+        rows = [{"step": step, "episode/return": 2.0 * step} for step in range(3)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one = plot_runs([tmp_path / "CartPole-v1"], tmp_path / "one.png")
+    two = plot_runs([tmp_path / "CartPole-v1", tmp_path / "Pendulum-v1"], tmp_path / "two.png")
+    assert pixels(two).shape[1] == 2 * pixels(one).shape[1]

@@ -140,11 +140,11 @@ def outside_encoder():
         return Net(init, lambda params, obs: jnp.tanh(obs["position"].astype(dtype) @ params["matrix"]))
 
     yield factory
-    del ENCODERS["outside"]
+    ENCODERS.pop("outside")
 
 
 def test_an_encoder_from_outside_is_trained(outside_encoder):
-    assert ENCODERS["outside"] is outside_encoder
+    assert ENCODERS.get("outside") is outside_encoder
     config = small_config(
         "model.encoder=outside", "model.stoch=2", "replay.batch_size=2", "replay.batch_length=2",
         "behaviour.imagination_horizon=2", "optimizer.learning_rate=0.01",

@@ -1,0 +1,41 @@
+"""What a user calls: the `Dreamer` class, and functions over run directories."""
+
+from dreamer_agent.api.dreamer import Dreamer, configure, default_folder
+from dreamer_agent.api.export import export_agent
+from dreamer_agent.api.policy import Policy
+from dreamer_agent.api.presets import auto_presets
+from dreamer_agent.api.runs import (
+    LoadedRun,
+    dream_run,
+    enable_compilation_cache,
+    evaluate_run,
+    load_run,
+    load_saved,
+    output_folder,
+    pretrained_names,
+    run_config,
+    run_folder,
+    run_metrics,
+    train,
+)
+
+__all__ = [
+    "Dreamer",
+    "LoadedRun",
+    "Policy",
+    "auto_presets",
+    "configure",
+    "default_folder",
+    "dream_run",
+    "enable_compilation_cache",
+    "evaluate_run",
+    "export_agent",
+    "load_run",
+    "load_saved",
+    "output_folder",
+    "pretrained_names",
+    "run_config",
+    "run_folder",
+    "run_metrics",
+    "train",
+]

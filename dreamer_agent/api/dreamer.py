@@ -1,0 +1,325 @@
+"""`Dreamer`: an agent in one object, in the vocabulary of stable-baselines3."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from dreamer_agent.agent import Agent, AgentState
+from dreamer_agent.api.export import export_agent
+from dreamer_agent.api.policy import Policy
+from dreamer_agent.api.presets import AUTO, auto_presets
+from dreamer_agent.api.runs import (
+    LoadedRun,
+    dream_of,
+    enable_compilation_cache,
+    load_saved,
+    run_folder,
+)
+from dreamer_agent.config import Config, load_config, merge, parse_override, validate
+from dreamer_agent.dreams import OpenLoop
+from dreamer_agent.envs import Interface, Source, VectorEnv, source_of
+from dreamer_agent.errors import RunDirectoryError, SpaceError
+from dreamer_agent.registry import import_plugins
+from dreamer_agent.specs import specs_difference
+from dreamer_agent.training import Evaluation, Trainer, evaluate, run_directory
+from dreamer_agent.training.loop import SPACES
+
+Overrides = Mapping[str, Any] | Sequence[str]
+
+
+class Dreamer:
+    """An agent for one environment: `Dreamer("CartPole-v1").learn(20_000).evaluate()`.
+
+    `env` is a gymnasium id ("module:Id-v0" imports first), "suite:task", "module:Class", a class or function that
+    makes environments, an instance, a gymnasium vector environment, or a `JaxEnv`. Instances are used as they
+    are, for training and evaluation alike; the other forms are made anew as often as needed.
+
+    `preset` names one or several presets; "auto" chooses by the observations (`auto_presets`). `size` is a model
+    size ("nano" to "400m"), `config` any other values: {"replay.ratio": 64} or ["replay.ratio=64"]. `run` is the
+    run directory, by default runs/ENV-SEED; what lies there is gone on with. `init_from` is a run or exported
+    agent whose weights a fresh run starts from. Raises a `DreamerError` that says what to mend.
+    """
+
+    def __init__(
+        self, env: Any, preset: str | Sequence[str] = AUTO, *, size: str | None = None, config: Overrides = (),
+        run: str | Path | None = None, seed: int = 0, num_envs: int | None = None,
+        init_from: str | Path | None = None, quiet: bool = False,
+    ):  # fmt: skip
+        self.source, self.quiet = source_of(env), quiet
+        presets = [preset] if isinstance(preset, str) else list(preset)
+        fixed: dict[str, Any] = {"env": {"id": self.source.id, "kwargs": dict(self.source.kwargs)}, "seed": seed}
+        if num_envs or self.source.borrowed:
+            fixed["env"]["num_envs"] = self.source.borrowed or num_envs
+        if init_from:
+            fixed["init_from"] = str(run_folder(init_from))
+        self.config = configure(presets, size, config, fixed, self.source)
+        self.folder = Path(run) if run else default_folder(self.config)
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self._trainer: Trainer | None = None
+        self._saved: LoadedRun | None = None
+        self._policy: Policy | None = None
+        self._target = 0
+
+    # Learning
+
+    def learn(self, total_timesteps: int, callback: Any = None) -> Dreamer:
+        """Train for `total_timesteps` env steps (after action repeat), resuming what lies in the run directory.
+
+        Further calls go on from there. A script that was killed and is started again makes the same calls, and so
+        trains only what was missing. `callback` is a `Callback`, a function of the trainer, or a list of these;
+        one that returns False ends the training.
+        """
+        self._target += int(total_timesteps)
+        trainer = self._open()
+        trainer.run(self._target, callback)
+        if trainer.stopping:
+            self._target = trainer.counters.env_steps
+        return self
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps that this object has trained for, with what was resumed."""
+        return self._trainer.counters.env_steps if self._trainer else 0
+
+    # Using what was learned
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """An action for `observation`, and the state to hand back with the next one.
+
+        One observation of the environment's space, or a batch `[n, ...]` of them; the action has the same form,
+        in the environment's own structure and type. `state` is opaque: None at first, then what the last call
+        gave. `episode_start` `[n]` is true where an episode begins, so that its state is forgotten.
+        `deterministic` takes the likeliest action, else it is sampled. `action_masks` are the legal actions, in
+        the form of `info["action_mask"]` (a sequence of them for a batch); an agent trained with masks in infos
+        needs them. Raises a `DreamerError` for an observation of another space or a mask without a legal action.
+        """
+        agent, interface = self._known()[:2]
+        if self._policy is None:
+            self._policy = Policy(agent, interface, self.config.seed)
+        return self._policy.predict(
+            self._state().params, observation, state, episode_start, deterministic, action_masks
+        )
+
+    def evaluate(self, episodes: int = 20, deterministic: bool = False, seed: int | None = None) -> Evaluation:
+        """Returns and lengths of fresh episodes: `.mean`, `.returns`, `.lengths`, `.summary()`."""
+        enable_compilation_cache()
+        agent, seed = self._known()[0], self.config.seed if seed is None else seed
+        count = min(self.config.train.eval_envs, episodes)
+        if self.source.borrowed and self._trainer:
+            return self._trainer.evaluate(not deterministic, episodes, seed)
+        env = self._make(count)
+        try:
+            return evaluate(agent, self._state().params, env, episodes, seed, not deterministic)
+        finally:
+            env.close()
+
+    def dream(self, length: int = 50, sequences: int = 3, seed: int = 0) -> OpenLoop:
+        """Open-loop predictions on fresh episodes: the first half observed, the second imagined."""
+        enable_compilation_cache()
+        if self.source.borrowed and self._trainer:
+            raise RunDirectoryError(
+                "A dream needs environments of its own, but this agent was given an instance, which is in "
+                "training: "
+                "give Dreamer a function that makes environments."
+            )
+        agent = self._known()[0]
+        env = self._make(self.source.borrowed or 4 * sequences)
+        try:
+            return dream_of(agent, self._state(), env, length, sequences, self.config.seed + seed)
+        finally:
+            env.close()
+
+    # Keeping it
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to the new folder `path`: weights, optimiser, replay, counters, metrics.
+
+        It is a run directory: `Dreamer.load(path)` and every command of the command line take it, and learning
+        goes on from it.
+        """
+        folder = Path(path)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunDirectoryError(f"{folder} holds something already: save to a new or empty folder.")
+        trainer = self._open()
+        trainer.save_as(folder)
+        return folder
+
+    def export(self, path: str | Path, program: bool = True) -> dict[str, float]:
+        """Write the policy alone to the folder `path`: weights as npz, spaces, configuration, and (`program`) a
+        self-contained program for `jax.export`. Gives the largest differences of a parity check. See
+        `export_agent`.
+        """
+        agent, interface, _ = self._known()
+        return export_agent(Path(path), agent, self._state().params, self.config, interface, program)
+
+    @classmethod
+    def load(cls, path: str | Path, env: Any = None, quiet: bool = False) -> Dreamer:
+        """The agent of a run directory, a saved or exported one, or a shipped one ("pretrained:catch").
+
+        `env` overrides the environment that the run names; it must have the same spaces. `learn` goes on in the
+        same folder where it is a run directory, else in a fresh one that starts from these weights.
+        """
+        enable_compilation_cache()
+        saved = load_saved(path)
+        self = cls.__new__(cls)
+        self.source, self.quiet = source_of(saved.config.env.id if env is None else env), quiet
+        self.config, self.folder = saved.config, run_folder(path)
+        self._fresh()
+        self._saved = saved
+        if env is not None:
+            number = self.source.borrowed or self.config.env.num_envs
+            env_config = dataclasses.replace(
+                self.config.env, id=self.source.id, kwargs=self.source.kwargs, num_envs=number
+            )
+            self.config = dataclasses.replace(self.config, env=env_config)
+            self._check_spaces()
+        if (self.folder / "checkpoints").is_dir():
+            self._target = int(run_directory.newest_step(self.folder) or 0)
+        else:
+            self.config = dataclasses.replace(self.config, init_from=str(self.folder))
+            self.folder = _unused(default_folder(self.config))
+        return self
+
+    def close(self) -> None:
+        """Free the environments and flush the logs."""
+        if self._trainer:
+            self._trainer.close()
+            self._saved = LoadedRun(
+                self._trainer.agent, self._trainer.state, self.config, self._trainer.env.interface
+            )
+            self._trainer = None
+
+    def __enter__(self) -> Dreamer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    # Behind it
+
+    def _open(self) -> Trainer:
+        if self._trainer is None:
+            enable_compilation_cache()
+            steps = max(self._target, 1)
+            config = merge(self.config, {"train": {"steps": steps}})
+            self._trainer = Trainer.open(config, self.folder, self._make, self.quiet)
+            self._saved = self._policy = None
+        return self._trainer
+
+    def _make(self, count: int) -> VectorEnv:
+        return self.source.make(self.config.env, count)
+
+    def _known(self) -> tuple[Agent, Interface, None]:
+        """The agent and the interface of its environment; a fresh agent where nothing was trained."""
+        if self._trainer:
+            return self._trainer.agent, self._trainer.env.interface, None
+        if self._saved is None:
+            if (self.folder / SPACES).is_file() and run_directory.newest_step(self.folder) is not None:
+                self._saved = load_saved(self.folder)
+            else:
+                self._saved = self._untrained()
+        return self._saved.agent, self._saved.interface, None
+
+    def _state(self) -> AgentState:
+        if self._trainer:
+            return self._trainer.state
+        self._known()
+        assert self._saved is not None
+        return self._saved.state
+
+    def _untrained(self) -> LoadedRun:
+        env = self._make(self.source.borrowed or 1)
+        try:
+            agent = Agent.create(self.config, env.obs_specs, env.act_specs)
+            state = jax.jit(agent.init)(jax.random.PRNGKey(self.config.seed))
+            return LoadedRun(agent, state, self.config, env.interface)
+        finally:
+            env.close()
+
+    def _check_spaces(self) -> None:
+        """Refuse an environment with other spaces than the saved agent's."""
+        assert self._saved is not None
+        env = self._make(self.source.borrowed or 1)
+        old, new = self._saved.interface, env.interface
+        env.close()
+        for before, now in ((old.obs_specs, new.obs_specs), (old.act_specs, new.act_specs)):
+            difference = specs_difference(before, now)
+            if difference:
+                raise SpaceError(
+                    f"The saved agent has {difference[0]}, but this environment {difference[1]}: give the "
+                    "environment "
+                    "that it was trained on, or train a new agent with init_from."
+                )
+
+
+def configure(
+    presets: Sequence[str],
+    size: str | None,
+    overrides: Overrides,
+    fixed: Mapping[str, Any],
+    source: Source | None,
+) -> Config:
+    """The configuration of presets ("auto" is resolved by looking at the environment), size, overrides and
+    `fixed`."""
+    changes = _nested(overrides)
+    names = [name for name in presets if name != AUTO]
+    if AUTO in presets and source is not None:
+        base = merge(merge(load_config(names), changes), fixed)
+        import_plugins(base.plugins)
+        env = source.make(base.env, source.borrowed or 1)
+        try:
+            names = [*auto_presets(env.obs_specs), *names]
+        finally:
+            env.close()
+    config = load_config([*names, *([f"size/{size}"] if size else [])])
+    return validate(merge(merge(config, changes), fixed))
+
+
+def default_folder(config: Config) -> Path:
+    """runs/ENV-SEED."""
+    return Path("runs") / f"{config.env.id.replace(':', '_').replace('/', '_')}-{config.seed}"
+
+
+def _unused(folder: Path) -> Path:
+    """`folder`, with a number behind it where it exists."""
+    number, name = 2, folder.name
+    while folder.exists():
+        folder, number = folder.with_name(f"{name}-{number}"), number + 1
+    return folder
+
+
+def _nested(overrides: Overrides) -> dict[str, Any]:
+    """Overrides in any of their forms as nested dicts."""
+    out: dict[str, Any] = {}
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _put(out, key.split("."), value)
+    else:
+        for text in [overrides] if isinstance(overrides, str) else overrides:
+            _update(out, parse_override(text))
+    return out
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    nested = value
+    for part in reversed(path):
+        nested = {part: nested}
+    _update(tree, nested)
+
+
+def _update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _update(tree[key], value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,139 @@
+"""One gymnasium environment whose answers are checked: a broken contract becomes one sentence that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from dreamer_agent.errors import EnvironmentFault
+
+HUGE = 10**300
+
+
+class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """Repeats actions and checks what comes back.
+
+    Observations are handed on in the types of their space where that loses nothing: a float64 array for a
+    float32 space, or a list of integers for one of uint8. Raises `EnvironmentFault` for everything else that
+    breaks the API.
+    """
+
+    def __init__(self, env: gym.Env, action_repeat: int = 1):
+        gym.utils.RecordConstructorArgs.__init__(self, action_repeat=action_repeat)  # gymnasium can make it again
+        gym.Wrapper.__init__(self, env)
+        self.repeat = action_repeat
+        for name in ("observation_space", "action_space"):
+            space = getattr(env, name, None)
+            if not isinstance(space, gym.Space):
+                raise self._fault(f"{name} should be a gymnasium space", space)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict]:
+        """As gymnasium's, with the observation checked."""
+        try:
+            result = self.env.reset(**kwargs)
+        except TypeError as error:
+            if "unexpected keyword argument 'seed'" in str(error) or "argument 'options'" in str(error):
+                raise self._fault("reset() should take the arguments seed and options", error) from error
+            raise
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise self._fault("reset() should return (observation, info)", result)
+        self._check_info(result[1])
+        return self._checked(self.observation_space, result[0], "reset"), result[1]
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As gymnasium's, `repeat` times with the same action; rewards are summed."""
+        total = 0.0
+        for _ in range(self.repeat):
+            result = self.env.step(action)
+            if not (isinstance(result, tuple) and len(result) == 5):
+                raise self._fault(
+                    "step() should return (observation, reward, terminated, truncated, info)", result
+                )
+            obs, reward, terminated, truncated, info = result
+            total += self._number("the reward", reward)
+            ended = bool(self._number("terminated", terminated)), bool(self._number("truncated", truncated))
+            if any(ended):
+                break
+        self._check_info(info)
+        return self._checked(self.observation_space, obs, "step"), total, *ended, info
+
+    def _number(self, name: str, given: Any) -> float:
+        if type(given) is int:  # Python's are of any size, NumPy's are not
+            return float(max(-HUGE, min(given, HUGE)))
+        value = _as_array(given)
+        if value is None or value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
+            raise self._fault(f"{name} should be one finite number", given)
+        return float(value.item())
+
+    def _check_info(self, info: Any) -> None:
+        if not isinstance(info, Mapping):
+            raise self._fault("the info should be a dict", info)
+
+    def _checked(self, space: gym.Space, obs: Any, where: str, path: str = "") -> Any:
+        """`obs` in the types of its space. Shapes and finite numbers are checked; not the bounds, which many
+        environments break harmlessly.
+        """
+        if isinstance(space, gym.spaces.Dict):
+            keys = self._present(space.spaces, obs, where, path)
+            return {key: self._checked(member, obs[key], where, f"{path}{key}/") for key, member in keys.items()}
+        if isinstance(space, gym.spaces.Tuple):
+            numbers = self._present(dict(enumerate(space.spaces)), obs, where, path)
+            return tuple(self._checked(member, obs[i], where, f"{path}{i}/") for i, member in numbers.items())
+        member = f" '{path[:-1]}'" if path else ""
+        name = f"the observation{member} of {where}()"
+        if isinstance(space, gym.spaces.Text):
+            if not isinstance(obs, str):
+                raise self._fault(f"{name} should be a text", obs)
+            return obs
+        value = _as_array(obs)
+        if value is None or value.shape != space.shape:
+            raise self._fault(
+                f"{name} should have the shape {space.shape} of its space",
+                obs if value is None else f"shape {value.shape}",
+            )
+        if value.dtype.kind not in "biuf":
+            raise self._fault(f"{name} should hold numbers", value.dtype)
+        if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
+            raise self._fault(f"{name} should hold finite numbers", value)
+        return self._cast(value, space.dtype, name)  # type: ignore[arg-type]
+
+    def _present(self, members: dict, obs: Any, where: str, path: str) -> dict:
+        """`members`, all of which `obs` has; a fault otherwise."""
+        for key in members:
+            try:
+                obs[key]
+            except (KeyError, IndexError, TypeError) as error:
+                raise self._fault(f"the observation of {where}() lacks '{path}{key}'", obs) from error
+        return members
+
+    def _cast(self, value: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+        """`value` as `dtype`; numbers that are too large become the largest float, others must survive."""
+        if value.dtype == dtype:
+            return value
+        if dtype.kind == "f":
+            limit = np.finfo(dtype).max
+            return np.clip(value, -limit, limit).astype(dtype)
+        cast = value.astype(dtype)
+        if not np.array_equal(cast, value):
+            raise self._fault(f"{name} should hold numbers of the type {dtype} of its space", value)
+        return cast
+
+    def _fault(self, expected: str, given: Any) -> EnvironmentFault:
+        name = self.spec.id if self.spec else type(self.unwrapped).__name__
+        shown = " ".join(str(given).split())
+        shown = shown if len(shown) < 120 else shown[:117] + "..."
+        return EnvironmentFault(
+            f"The environment {name} breaks its API: {expected}, got {shown}. "
+            "Mend the environment, or wrap it; the run so far is kept."
+        )
+
+
+def _as_array(value: Any) -> np.ndarray | None:
+    """`value` as an array; None if it is ragged."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return None

@@ -1,0 +1,180 @@
+"""Where the scalars of a run go: the contract of a logger, the registry, and the three that ship.
+
+`metrics.jsonl` and TensorBoard are written for every run; `train.loggers` names those beside them. Nothing leaves
+the machine unless a logger that does so was named there.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from dreamer_agent.config import Config, to_dict
+from dreamer_agent.errors import missing_extra
+from dreamer_agent.registry import Registry
+
+
+class Logger(Protocol):
+    """Takes the rows of one run. An error in `write` or `close` ends the logger with a warning, not the run."""
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        """Scalars by name (`docs/metrics.md`; some may be NaN) at env step `step`."""
+
+    def close(self) -> None:
+        """Called once, when training has ended."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A logger that also wants to know where its run goes on."""
+
+    def resume(self, step: int) -> None:
+        """Called before the first row: the run goes on from env step `step` (0: it starts); forget later rows."""
+
+
+@runtime_checkable
+class TakesImages(Protocol):
+    """A logger that also takes pictures."""
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture `[H, W, 3]` uint8 at env step `step`."""
+
+
+LoggerFactory = Callable[[Path, Config], Logger]
+LOGGERS: Registry[LoggerFactory] = Registry("logger")
+
+
+def register_logger(name: str, *, replace: bool = False) -> Callable[[LoggerFactory], LoggerFactory]:
+    """Register `factory(run_directory, config) -> Logger` under `name`, for `train.loggers=[name]`.
+
+    Where the factory has a `check()`, it is called before the run directory is made, to raise what would keep the
+    logger from starting. Raises `ConfigError` where another logger has the name, unless `replace` is set.
+    """
+    return LOGGERS.register(name, replace=replace)
+
+
+@register_logger("jsonl")
+class Jsonl:
+    """`metrics.jsonl` in the run directory: one JSON object a line, null for what is not finite."""
+
+    def __init__(self, folder: Path, config: Config):
+        self.path = folder / "metrics.jsonl"
+
+    def resume(self, step: int) -> None:
+        """Drop the rows after `step`, and a line torn by a kill."""
+        if self.path.exists():
+            rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+            self.path.write_text("".join(line + "\n" for line in rows))
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        """Append one line."""
+        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+
+    def close(self) -> None:
+        """Nothing is open between rows."""
+
+
+@register_logger("tensorboard")
+class TensorBoard:
+    """TensorBoard events in the run directory; does nothing where tensorboardX is not installed."""
+
+    def __init__(self, folder: Path, config: Config):
+        self.folder, self.purge_step = folder, 0
+
+    def resume(self, step: int) -> None:
+        """Hide the rows after `step`."""
+        self.purge_step = step + 1 if step else 0  # TensorBoard hides the purge step itself too
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:  # the learner runs without it
+            return None
+        return SummaryWriter(str(self.folder), purge_step=self.purge_step or None)
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        """One point of each curve."""
+        if self._board:
+            for key, value in row.items():
+                self._board.add_scalar(key, value, step)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture `[H, W, 3]` uint8."""
+        if self._board:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush the events, if there were any."""
+        if "_board" in vars(self) and self._board:
+            self._board.close()
+
+
+@register_logger("wandb")
+class WandB:
+    """A run of Weights & Biases, named after the run directory; resuming the directory continues it.
+
+    Its environment variables hold, such as WANDB_MODE, WANDB_ENTITY, WANDB_PROJECT (else "dreamer_agent") and
+    WANDB_DIR (else the run directory).
+    """
+
+    def __init__(self, folder: Path, config: Config):
+        folder, wandb = folder.resolve(), self.check()
+        self.run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "dreamer_agent"),
+            dir=os.environ.get("WANDB_DIR", str(folder)),
+            name=folder.name,
+            id=_wandb_id(folder),
+            resume="allow",
+            reinit="create_new",  # neither joins nor ends a run that the user has open
+            config=to_dict(config),
+            allow_val_change=True,  # a resumed run may have more steps
+        )
+
+    @staticmethod
+    def check() -> Any:
+        """The module `wandb`; raises `MissingExtraError` where it is not installed."""
+        try:
+            import wandb
+        except ImportError as error:
+            raise missing_extra("wandb", "wandb") from error
+        return wandb
+
+    def write(self, step: int, row: dict[str, float]) -> None:
+        """One point of each chart. W&B ignores steps before its newest: a resumed run fills up from there."""
+        self.run.log(row, step=step)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture `[H, W, 3]` uint8."""
+        self.run.log({name: self.check().Image(image)}, step=step)
+
+    def close(self) -> None:
+        """Send what is left and end the run."""
+        self.run.finish()
+
+
+def _wandb_id(folder: Path) -> str:
+    """The id of the run in `folder`, kept there. A random part keeps apart what other machines call the same."""
+    path = folder / "wandb_id.txt"
+    if not path.exists():
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.name)[:48]
+        path.write_text(f"{name}-{uuid.uuid4().hex[:8]}\n")
+    return path.read_text().strip()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError):  # a line torn by a kill
+        return math.inf
