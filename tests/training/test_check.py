@@ -21,14 +21,14 @@ from dreamer_agent.api.check import duration, print_report, raise_problems, verd
 from dreamer_agent.config import Config
 from dreamer_agent.envs import make_env
 from dreamer_agent.envs.gymnasium_adapter import BorrowedEnv, GymnasiumEnv, make_vector
-from dreamer_agent.envs.interface import Interface
 from dreamer_agent.errors import ConfigError, EnvironmentFault
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training.check import Forecast, Numbers, Report, Speed, check_run, forecast, random_rollout
+from dreamer_agent.training.check.notices import notices
 from dreamer_agent.training.check.rollout import RandomPolicy
 from dreamer_agent.training.check.speed import filled_replay
-from dreamer_agent.training.check.survey import gymnasium_findings
-from dreamer_agent.training.check.words import acted, box_words, choice_words
+from dreamer_agent.training.check.survey import gymnasium_findings, single_env
+from dreamer_agent.training.check.words import acted, box_words, choice_words, routed
 from dreamer_agent.training.loop import make_replay
 from tests.conftest import small_config
 from tests.envs.masked_envs import Picky
@@ -92,7 +92,7 @@ def test_random_actions_are_legal_and_reach_everything() -> None:
 def test_a_rollout_counts_steps_calls_and_episodes() -> None:
     env = make_vector([lambda: Odd(box(-20, 20), of_time, lambda step: 1.0, 4)] * 2, 1)
     rollout = random_rollout(env, steps=80, keep=7)
-    assert rollout.steps == 80 and rollout.calls == 49  # every fifth call of two environments is a reset
+    assert rollout.steps == 80 and rollout.calls == 50  # every fifth call of both environments is a reset
     assert set(rollout.lengths) == {4} and set(rollout.returns) == {4.0} and len(rollout.lengths) >= 18
     assert (rollout.rewards.min, rollout.rewards.max) == (1, 1)
     assert (rollout.observations["obs"].min, rollout.observations["obs"].max) == (-4, 4)
@@ -147,21 +147,24 @@ PIXELS = np.arange(12 * 12 * 3, dtype=np.uint8).reshape(12, 12, 3)
 ODDITIES = {
     "symbols": (Odd(box(0, 255, (12, 12, 3), np.uint8), lambda t: PIXELS % (t + 2)), "env.route.obs=vector"),
     "large image": (
-        Odd(box(0, 255, (200, 150, 3), np.uint8), lambda t: np.full((200, 150, 3), t + 50, np.uint8)),
-        "200 x 150 pixels, which is slow",
+        Odd(box(0, 255, (130, 16, 3), np.uint8), lambda t: np.full((130, 16, 3), t + 50, np.uint8)),
+        "130 x 16 pixels, which is slow",
     ),
     "constant": (Odd(box(-1, 1), lambda t: np.zeros(2, np.float32)), "'obs' never changed in 1,000 random steps"),
-    "outside": (Odd(box(-4, 20), of_time), "left the bounds of its space in 1 of 2 elements: seen -10 to 0, declared -4"),
+    "outside": (
+        Odd(box(-4, 20), of_time),
+        "left the bounds of its space in 1 of 2 elements: seen -10 to 0, declared -4",
+    ),
     "large": (Odd(box(-np.inf, np.inf), lambda t: of_time(t) * 1e4), "'obs' reaches 1e+05: it can be learned"),
     "beyond float32": (
         Odd(box(-np.inf, np.inf, dtype=np.float64), lambda t: np.array([t, 1e300])),
         "beyond what float32 holds",
     ),
     "integers": (
-        Odd(box(0, 2**40, (1,), np.int64), lambda t: np.array([2**30 + t])),
+        Odd(box(0, 2**40, (1,), np.int64), lambda t: np.array([2**25 * t])),
         "holds integers beyond 2^24",
     ),
-    "one-hot": (Odd(spaces.MultiDiscrete([300] * 10), lambda t: np.full(10, t)), "takes 3,000 numbers as one-hot"),
+    "one-hot": (Odd(spaces.MultiDiscrete([300] * 10), lambda t: np.full(10, t)), "takes 3,000 numbers"),
     "sparse": (Odd(box(-20, 20), of_time, lambda t: 0.0), "Every reward in 1,000 random steps was zero"),
     "rewards": (Odd(box(-20, 20), of_time, lambda t: 1e6), "Rewards reach 1e+06"),
     "endless": (Odd(box(-999, 999), of_time, length=0), "No episode ended in 500 random steps"),
@@ -174,9 +177,10 @@ ODDITIES = {
 def test_an_oddity_is_told_alone(name: str) -> None:
     odd, sentence = ODDITIES[name]
     parts = odd.observation_space, odd.obs, odd.reward, odd.length, odd.action_space
-    report = looked_at(lambda: Odd(*parts))
-    assert not report.problems and len(report.notices) == 1 and sentence in report.notices[0]
-    assert report.notices[0].endswith((".", "?"))
+    config = small_config("env.num_envs=2", "train.steps=2000")
+    env = make_vector([lambda: Odd(*parts)] * 2, 1)
+    (told,) = notices(config, env, random_rollout(env, 1000))
+    assert sentence in told and told.endswith((".", "?"))
 
 
 def test_nothing_is_told_of_a_sound_environment() -> None:
@@ -227,8 +231,7 @@ def test_a_space_that_cannot_be_encoded_does_not_hide_the_rest() -> None:
 
     report = looked_at(Graphs)
     assert "is a Sequence, which cannot be encoded" in report.problems[0]
-    # The environment is made again for the closer look, by its id in the configuration: there is none here.
-    assert report.observations == [] and report.memory is None
+    assert len(report.problems) == 1 and report.observations == [] and report.memory is None
 
 
 def test_an_environment_that_is_not_there_is_an_error() -> None:
@@ -259,7 +262,7 @@ def test_gymnasiums_checker_is_asked_on_after_its_first_objection() -> None:
             return of_time(9), {}
 
     found = gymnasium_findings(Unseeded(box(-1, 1), of_time))
-    assert "What reset() observes is not within the observation space." in found or len(found) >= 2
+    assert len(found) >= 2 and "observation space" in found[0]
     assert any("let it call super().reset(seed=seed)" in line for line in found)
     assert not any("\x1b" in line or "\n" in line for line in found) and len(set(found)) == len(found)
     assert gymnasium_findings(gym.make("Pendulum-v1").unwrapped) == []
@@ -275,9 +278,8 @@ def test_what_does_not_fit_is_a_problem_and_is_not_timed() -> None:
 
 
 def test_the_time_of_a_run_is_the_sum_of_its_parts() -> None:
-    config = small_config(
-        "train.steps=5000", "replay.prefill=1000", "replay.ratio=16"
-    )  # an update each two steps
+    # An update for every two env steps.
+    config = small_config("train.steps=5000", "replay.prefill=1000", "replay.ratio=16")
     speed = Speed(env=0.01, policy=0.002, update=0.05, compiling=9.0, activations=None)
     run = forecast(config, speed, calls_per_step=0.25)
     assert (run.calls, run.updates) == (1250, 2000)
@@ -388,7 +390,7 @@ def test_the_command_reports_and_says_whether_it_can_train(tmp_path: Path) -> No
     assert "the reward should be one finite number, got much" in " ".join(bad.stdout.split())
 
 
-def test_interfaces_without_gymnasium_say_so() -> None:
-    report = check_run(small_config("env.id=toy:catch", "env.num_envs=2"), quick=True)
-    assert report.gymnasium is None and report.observations[0].reason == "the environment says so"
-    assert isinstance(make_env(report.config.env, 1).interface, Interface)
+def test_an_environment_of_another_kind_is_not_asked_about_gymnasium() -> None:
+    env = make_env(small_config("env.id=toy:catch", "env.num_envs=2").env)
+    assert [entry.reason for entry in routed(env.interface, own_words=True)] == ["the environment says so"]
+    assert single_env(None, small_config("env.id=toy:catch").env) is None

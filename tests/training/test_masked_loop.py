@@ -93,9 +93,8 @@ class Extreme(gym.Env):
         return self.observe(), reward, not self.endless, False, {}
 
 
-@pytest.mark.parametrize("endless", [False, True])
-def test_extreme_numbers_stay_finite_in_one_step_and_in_endless_episodes(endless: bool, tmp_path: Path) -> None:
-    made = [Extreme(endless), Extreme(endless)]
+def test_extreme_numbers_stay_finite_in_episodes_of_one_step_and_without_end(tmp_path: Path) -> None:
+    made = [Extreme(endless=False), Extreme(endless=True)]
     trainer = Trainer.open(
         short(90), tmp_path / "run", lambda count: make_vector([lambda e=e: e for e in made], 1), quiet=True
     )
@@ -104,7 +103,7 @@ def test_extreme_numbers_stay_finite_in_one_step_and_in_endless_episodes(endless
         rows = rows_of(tmp_path / "run")
         assert rows[-1]["updates"] >= 40
         assert all(np.isfinite(value) for row in rows for value in row.values())
-        assert rows[-1]["episode/count"] == (0 if endless else trainer.counters.env_steps)
+        assert rows[-1]["episode/count"] == 30  # every other step of the first environment starts it again
         assert max(one.most for one in made) > 5.5
     finally:
         trainer.close()
