@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dreamer_agent import ops
 from dreamer_agent.behaviour.policy import ActorCritic
 from dreamer_agent.nets import Params
-from dreamer_agent.world_model import Batch, Latent, LegalActions, Losses, Trajectory, WorldModel
+from dreamer_agent.world_model import Batch, Latent, LegalActions, Losses, Trajectory, WorldModel, with_taken
 
 Array = jax.Array
 stop = jax.lax.stop_gradient
@@ -100,7 +100,7 @@ def behaviour_losses(
     """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics."""
     imagined = evaluate_trajectory(model, nets, params, trajectory, hyper["lambda"])
     norm = norm.update(imagined.returns, hyper["return_rate"])
-    legal = model.imagined_legal(stop(params), imagined.features[:, :-1])
+    legal = with_taken(model.imagined_legal(stop(params), imagined.features[:, :-1]), trajectory.actions)
     policy, metrics = actor_loss(nets, params, imagined, trajectory.actions, norm.scale, hyper["entropy"], legal)
     value = imagined.weights * critic_loss(nets, params, slow_critic, imagined.features[:, :-1], imagined.returns)
     metrics |= {

@@ -3,7 +3,7 @@
 from dreamer_agent.world_model.encoder import ENCODERS, make_encoder, register_encoder
 from dreamer_agent.world_model.imagine import Trajectory, imagine, imagine_actions
 from dreamer_agent.world_model.latent import Actions, Latent, encode_actions, zero_actions
-from dreamer_agent.world_model.mask import LegalActions, observed_legal
+from dreamer_agent.world_model.mask import LegalActions, observed_legal, with_taken
 from dreamer_agent.world_model.model import CONTEXT, Batch, Losses, WorldModel, drop_context
 from dreamer_agent.world_model.rssm import RSSM
 
@@ -25,5 +25,6 @@ __all__ = [
     "make_encoder",
     "observed_legal",
     "register_encoder",
+    "with_taken",
     "zero_actions",
 ]

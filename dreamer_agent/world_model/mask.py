@@ -67,3 +67,10 @@ def observed_legal(obs_specs: Specs, act_specs: Specs, obs: dict[str, Array]) ->
         legal = obs[mask_key(key)].astype(bool)
         out[key] = legal | ~legal.any(-1, keepdims=True)
     return out or None
+
+
+def with_taken(legal: LegalActions, actions: dict[str, Array]) -> LegalActions:
+    """`legal` and what was chosen: a second prediction may round a choice at the edge to the other side."""
+    if legal is None:
+        return None
+    return {key: on | jax.nn.one_hot(actions[key], on.shape[-1], dtype=bool) for key, on in legal.items()}

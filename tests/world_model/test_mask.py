@@ -15,7 +15,7 @@ from dreamer_agent.behaviour import ActorCritic
 from dreamer_agent.nets import Net
 from dreamer_agent.specs import ArraySpec, mask_specs
 from dreamer_agent.world_model import imagine, observed_legal
-from dreamer_agent.world_model.mask import MaskPredictor
+from dreamer_agent.world_model.mask import MaskPredictor, with_taken
 from tests.compiling import quick_jit
 from tests.conftest import small_config
 
@@ -205,3 +205,10 @@ def test_without_masks_there_is_no_head() -> None:
     assert plain.model.mask is None
     assert plain.model.imagined_legal({}, KEY) is None
     assert "mask" not in jax.eval_shape(plain.init, KEY).params
+
+
+def test_a_choice_at_the_edge_stays_legal_in_the_loss() -> None:
+    legal = {"button": np.array([[True, False, False], [False, True, False]])}
+    merged = with_taken(legal, {"button": np.array([2, 1])})
+    assert merged is not None and merged["button"].tolist() == [[True, False, True], [False, True, False]]
+    assert with_taken(None, {"button": np.array([2, 1])}) is None
