@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from rich import box
 from rich.console import Console
@@ -54,12 +55,12 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console = Console(
         file=console.file, highlight=False, width=min(console.width, WIDTH) if console.is_terminal else WIDTH
     )
-    for block in _blocks(report):
+    for block in _blocks(report, console.width):
         console.print(block)
 
 
-def _blocks(report: Report) -> Iterator[Text | Table]:
-    config = report.config
+def _blocks(report: Report, width: int) -> Iterator[Text | Table]:
+    config, line, item = report.config, partial(_line, width), partial(_item, width)
     steps = f", as `train` would run it for {config.train.steps:,} env steps" if report.observations else ""
     yield Text(f"{config.env.id}{steps}", style="bold")
     if report.observations:
@@ -70,22 +71,22 @@ def _blocks(report: Report) -> Iterator[Text | Table]:
     if report.rollout and report.rollout.calls:
         yield _title(f"Seen in {report.rollout.steps:,} env steps of random actions")
         yield _ranges(report, report.rollout)
-        yield _line(_episodes(report.rollout))
+        yield line(_episodes(report.rollout))
     if report.gymnasium is not None:
         yield _title("gymnasium's own checker")
-        yield from map(_item, report.gymnasium or ["it passes"])
+        yield from map(item, report.gymnasium or ["it passes"])
     if report.memory:
         yield _title("Size")
-        yield from map(_line, _size(config, report.memory, report.speed))
+        yield from map(line, _size(config, report.memory, report.speed))
     if report.speed and report.forecast:
         yield _title("Speed on this machine")
         yield _speed(report, report.speed, report.forecast)
-        yield from map(_line, verdict(report, report.speed, report.forecast))
+        yield from map(line, verdict(report, report.speed, report.forecast))
     if report.problems:
         yield _title("It cannot be trained as it is")
-        yield from map(_item, report.problems)
+        yield from map(item, report.problems)
     yield _title("What to change")
-    yield from map(_item, report.notices or ["nothing else" if report.problems else "nothing looks wrong"])
+    yield from map(item, report.notices or ["nothing else" if report.problems else "nothing looks wrong"])
 
 
 def _observations(report: Report) -> Table:
@@ -237,8 +238,10 @@ def _shape(spec: ArraySpec) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    """A percentage that says 0% or 100% only where it is exactly that."""
+    """A percentage that is never rounded to 0% or 100%."""
     percent = 100 * part / whole
+    if part in (0, whole):
+        return "none" if part == 0 else "all"
     return "<1%" if 0 < percent < 1 else ">99%" if 99 < percent < 100 else f"{percent:.0f}%"
 
 
@@ -271,10 +274,10 @@ def _title(text: str) -> Text:
     return Text(f"\n{text}", style="bold cyan")
 
 
-def _line(text: str) -> Text:
-    return Text(textwrap.fill(text, WIDTH, subsequent_indent=" " * 9 * ("   " in text), break_on_hyphens=False))
+def _line(width: int, text: str) -> Text:
+    return Text(textwrap.fill(text, width, subsequent_indent=" " * 9 * ("   " in text), break_on_hyphens=False))
 
 
-def _item(text: str) -> Text:
+def _item(width: int, text: str) -> Text:
     """A sentence after a dash; its further lines are indented."""
-    return Text(textwrap.fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False))
+    return Text(textwrap.fill(text, width, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False))

@@ -166,8 +166,9 @@ ODDITIES = {
     ),
     "one-hot": (Odd(spaces.MultiDiscrete([300] * 10), lambda t: np.full(10, t)), "takes 3,000 numbers"),
     "sparse": (Odd(box(-20, 20), of_time, lambda t: 0.0), "Every reward in 1,000 random steps was zero"),
-    "rewards": (Odd(box(-20, 20), of_time, lambda t: 1e6), "Rewards reach 1e+06"),
+    "rewards": (Odd(box(-20, 20), of_time, lambda t: 1e6 * (t % 2)), "Rewards reach 1e+06"),
     "endless": (Odd(box(-999, 999), of_time, length=0), "No episode ended in 500 random steps"),
+    "no difference": (Odd(box(-20, 20), of_time, lambda t: -1.0), "every episode returned -10"),
     "one step": (Odd(box(-20, 20), of_time, length=1), "Every episode ended after one step"),
     "free action": (Odd(box(-20, 20), of_time, action=box(-np.inf, 1)), "lacks bounds in 2 of 2 entries"),
 }  # fmt: skip
@@ -257,7 +258,7 @@ def test_what_is_lent_is_not_closed() -> None:
 
 def test_gymnasiums_checker_is_asked_on_after_its_first_objection() -> None:
     class Unseeded(Odd):
-        def reset(self, **_: Any) -> tuple[Any, dict]:
+        def reset(self, **kwargs: Any) -> tuple[Any, dict]:
             self.time = 0
             return of_time(9), {}
 

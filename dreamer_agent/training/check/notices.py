@@ -128,9 +128,11 @@ def _rewards(rollout: RandomRollout) -> list[str]:
             f"Every reward in {rollout.steps:,} random steps was zero: nothing is learned of a reward before "
             "chance finds it; reward progress on the way, or expect a long search."
         )
-    elif rewards.constant and not rollout.lengths:
+    elif rewards.constant and len(set(rollout.returns)) < 2 and set(rollout.lengths) != {1}:
+        ends = f"every episode returned {rollout.returns[0]:g}" if rollout.returns else "no episode ended"
         out.append(
-            f"Every reward was {rewards.min:g} and no episode ended: no action is better than another so far."
+            f"Every reward was {rewards.min:g} and {ends}: chance has not yet found an action that is better "
+            "than another; expect a long search, or reward progress on the way."
         )
     if largest >= LARGEST_REWARD:
         out.append(f"Rewards beyond {LARGEST_REWARD:g} are cut there: scale them down in the environment.")

@@ -30,10 +30,14 @@ IRRELEVANT = (
 )
 # What it says in several ways, or unclearly, and the one sentence for it.
 UNSEEDED = "reset() does not seed the environment's random numbers: let it call super().reset(seed=seed)."
+NO_SEED = "reset() lacks arguments: write it as reset(self, *, seed=None, options=None)."
 OUTSIDE = "What {}() observes is not within the observation space."
 CLEARER = {
+    "_np_random": UNSEEDED,
     "bit_generator": UNSEEDED,
     "random number generator to have been": UNSEEDED,
+    "method does not provide": NO_SEED,
+    "can be passed": NO_SEED,
     "returned by `env.reset(": OUTSIDE.format("reset"),
     "returned by the `reset()` method is not within": OUTSIDE.format("reset"),
     "returned by the `step()` method is not within": OUTSIDE.format("step"),
@@ -41,8 +45,7 @@ CLEARER = {
 
 
 def single_env(make: Callable[[int], VectorEnv] | None, config: EnvConfig) -> gym.Env | None:
-    """A fresh environment as gymnasium knows it, from `make` or else from `config`; None where it is another
-    kind.
+    """A fresh environment as gymnasium knows it, from `make` or else `config`; None where it is another kind.
 
     What `config` names is also made where our own adapter refuses its spaces. Whatever its constructor raises is
     raised.
