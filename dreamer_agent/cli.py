@@ -84,6 +84,8 @@ def evaluate(
         table.add_column(key.replace("_", " "))
     table.add_row(*(f"{result[column.header.replace(' ', '_')]:.2f}" for column in table.columns))  # type: ignore[union-attr]
     Console().print(table)
+    if result["episodes_cut"]:
+        typer.echo(f"{result['episodes_cut']} did not end and were cut at train.eval_max_length env steps")
     if video:
         for path in plots.plot_episodes(run, min(episodes, 3), explore=not mode, seed=seed):
             typer.echo(path)

@@ -119,6 +119,7 @@ class TrainConfig:
     eval_every: int = 0  # env steps between evaluations on the way; 0 means only at the end
     eval_episodes: int = 20  # episodes of an evaluation
     eval_envs: int = 10  # environments that an evaluation steps together
+    eval_max_length: int = 27_000  # env steps after which an episode of an evaluation counts as it stands
     loggers: tuple[str, ...] = ()  # registered loggers beside metrics.jsonl and TensorBoard: wandb, or your own
 
 

@@ -50,12 +50,13 @@ class Categorical:
     ) -> Categorical:
         """From unnormalised logits, mixed with `unimix` of the uniform distribution.
 
-        Where `legal` `[..., *event, classes]` is false, the probability is zero; one must be true.
+        Where `legal` `[..., *event, classes]` is false, the probability is zero, and the rest is normalised
+        again; one must be true.
         """
-        logits = logits.astype(jnp.float32)
+        log_probs = ops.mix_uniform(logits.astype(jnp.float32), unimix)
         if legal is not None:
-            logits = jnp.where(legal, logits, ILLEGAL)
-        return cls(ops.mix_uniform(logits, unimix), event_ndim)
+            log_probs = jax.nn.log_softmax(jnp.where(legal, log_probs, ILLEGAL), -1)
+        return cls(log_probs, event_ndim)
 
     def mode(self) -> Array:
         """The most likely index, `[..., *event]`."""

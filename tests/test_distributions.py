@@ -191,3 +191,18 @@ def test_pixel_error_by_hand():
     shown = PixelError(jnp.array([0.0, 1.0, 0.1]).reshape(1, 1, 3)).mode()
     assert shown.dtype == jnp.uint8
     np.testing.assert_array_equal(shown.ravel(), [0, 255, 26])  # 25.5 rounds to even
+
+
+def test_an_illegal_class_has_no_probability_mixed_or_not() -> None:
+    logits, legal = jnp.array([1.0, 2.0, 5.0]), jnp.array([True, True, False])
+    for unimix in (0.0, 0.3):
+        dist = Categorical.from_logits(logits, unimix=unimix, legal=legal)
+        probs = np.exp(np.asarray(dist.log_probs))
+        assert probs[2] == 0 and probs.sum() == pytest.approx(1, abs=1e-6)
+        gradient = jax.grad(lambda x, u=unimix: Categorical.from_logits(x, unimix=u, legal=legal).entropy())(
+            logits
+        )
+        assert np.isfinite(gradient).all()
+    free = Categorical.from_logits(logits[:2])
+    plain = Categorical.from_logits(logits, legal=legal)
+    np.testing.assert_allclose(plain.log_probs[:2], free.log_probs, atol=1e-6)

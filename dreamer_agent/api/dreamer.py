@@ -119,7 +119,8 @@ class Dreamer:
             return self._trainer.evaluate(not deterministic, episodes, seed)
         env = self._make(count)
         try:
-            return evaluate(agent, self._state().params, env, episodes, seed, not deterministic)
+            longest = self.config.train.eval_max_length
+            return evaluate(agent, self._state().params, env, episodes, seed, not deterministic, longest)
         finally:
             env.close()
 
@@ -257,8 +258,7 @@ class Dreamer:
             if difference:
                 raise SpaceError(
                     f"The saved agent has {difference[0]}, but this environment {difference[1]}: give the "
-                    "environment "
-                    "that it was trained on, or train a new agent with init_from."
+                    "environment that it was trained on, or train a new agent with init_from."
                 )
 
 

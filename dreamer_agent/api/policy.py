@@ -78,8 +78,7 @@ class Policy:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise SpaceError(
                 f"The observation does not fit {spaces.observation_space} ({type(error).__name__}: {error}): "
-                "give one "
-                "observation of this space, or a batch of them."
+                "give one observation of this space, or a batch of them."
             ) from error
         legal: LegalActions = None
         if masks is not None:
@@ -111,8 +110,7 @@ class Policy:
             return True
         raise SpaceError(
             f"The observation has the shape {shape}, but the agent was trained on {space.shape}: give one "
-            "observation of "
-            "this shape, or a batch of them."
+            "observation of this shape, or a batch of them."
         )
 
     def _count(self, observation: Any) -> int:

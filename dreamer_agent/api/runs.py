@@ -121,7 +121,8 @@ def evaluate_run(
     agent, state, config = load_run(run)
     env = make_env(config.env, min(config.train.eval_envs, episodes))
     try:
-        return evaluate(agent, state.params, env, episodes, config.seed if seed is None else seed, explore)
+        seed = config.seed if seed is None else seed
+        return evaluate(agent, state.params, env, episodes, seed, explore, config.train.eval_max_length)
     finally:
         env.close()
 

@@ -102,8 +102,7 @@ def call(maker: Callable[..., Any], config: EnvConfig) -> Any:
             raise
         raise ConfigError(
             f"The environment '{config.id}' does not take env.kwargs {dict(config.kwargs)}: {error}; remove "
-            "what it "
-            "does not know."
+            "what it does not know."
         ) from error
 
 

@@ -18,11 +18,15 @@ ACTING = ("encoder", "rssm", "actor")  # the parameters that acting needs
 
 
 class Episode(NamedTuple):
-    """A finished episode: the environment that it ran in, its undiscounted return and its env steps."""
+    """A finished episode: the environment that it ran in, its undiscounted return and its env steps.
+
+    `cut` is true where it was counted before it ended.
+    """
 
     env: int
     score: float
     length: int
+    cut: bool = False
 
 
 class Driver:
@@ -67,6 +71,11 @@ class Driver:
         episodes, self.episodes = self.episodes, []
         return episodes
 
+    def cut(self, length: int) -> None:
+        """Count episodes that go on after `length` env steps as finished; counting begins anew there."""
+        for index in np.flatnonzero(self.length >= length):
+            self._end(index, cut=True)
+
     def _count(self, rows: Rows) -> None:
         present = np.ones(self.env.num_envs, bool) if rows.mask is None else rows.mask
         started = present & rows.is_first
@@ -74,7 +83,11 @@ class Driver:
         self.score[present] += rows.reward[present]
         self.length[present & ~rows.is_first] += 1
         for index in np.flatnonzero(present & rows.is_last):
-            self.episodes.append(Episode(int(index), float(self.score[index]), int(self.length[index])))
+            self._end(index, cut=False)
+
+    def _end(self, index: Any, cut: bool) -> None:
+        self.episodes.append(Episode(int(index), float(self.score[index]), int(self.length[index]), cut))
+        self.score[index], self.length[index] = 0.0, 0
 
 
 def env_steps(rows: Rows) -> int:

@@ -22,6 +22,7 @@ class Evaluation:
     returns: list[float]
     lengths: list[int]
     policy: str  # "sample" or "mode"
+    cut: int = 0  # how many of the episodes were counted before they ended
 
     @property
     def mean(self) -> float:
@@ -38,14 +39,19 @@ class Evaluation:
             "return_min": float(np.min(self.returns)),
             "return_max": float(np.max(self.returns)),
             "length_mean": float(np.mean(self.lengths)),
+            "length_max": int(np.max(self.lengths)),
+            "episodes_cut": self.cut,
         }
 
 
-def evaluate(agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: int, explore: bool) -> Evaluation:
+def evaluate(
+    agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: int, explore: bool, max_length: int
+) -> Evaluation:
     """Run `episodes` episodes, the same number in each environment (rounded up).
 
     A fixed number for each environment, rather than the first to finish, keeps short episodes from being
-    counted more often. `explore` samples actions; else the mode is taken.
+    counted more often. `explore` samples actions; else the mode is taken. An episode that has not ended after
+    `max_length` env steps counts as it stands; what follows it there counts as another one.
     """
     quota = -(-episodes // env.num_envs)
     driver = Driver(agent, env, seed + EVALUATION_SEED, explore)
@@ -53,7 +59,11 @@ def evaluate(agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: 
     while min(map(len, done)) < quota:
         for _ in driver.rows(params):
             pass
+        driver.cut(max_length)
         for episode in driver.finished():
             done[episode.env].append(episode)
     counted = [episode for row in done for episode in row[:quota]][:episodes]
-    return Evaluation([e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode")
+    return Evaluation(
+        [e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode",
+        sum(e.cut for e in counted),
+    )  # fmt: skip

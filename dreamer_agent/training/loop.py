@@ -21,7 +21,7 @@ import numpy as np
 from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Interface, VectorEnv, make_env
-from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.replay import HostReplay
 from dreamer_agent.specs import specs_difference
@@ -112,6 +112,11 @@ class Trainer:
         make = make or (lambda count: make_env(config.env, count))
         env = make(config.env.num_envs)
         try:
+            if env.num_envs != config.env.num_envs:
+                raise ConfigError(
+                    f"There are {env.num_envs} environments, but env.num_envs={config.env.num_envs}: "
+                    "make them equal."
+                )
             agent = Agent.create(config, env.obs_specs, env.act_specs)
             sizes = budget.check(config, agent)
             run_directory.check(folder, config)
@@ -196,7 +201,8 @@ class Trainer:
         seed = self.config.seed if seed is None else seed
         env = self.make(min(self.config.train.eval_envs, episodes))
         try:
-            result = evaluate(self.agent, self.state.params, env, episodes, seed, explore)
+            longest = self.config.train.eval_max_length
+            result = evaluate(self.agent, self.state.params, env, episodes, seed, explore, longest)
         finally:
             if env is self.env:
                 self.replay.cut()
@@ -330,8 +336,13 @@ class Trainer:
         for score in scores:
             self.screen.say(
                 f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "
-                f"± {score['return_std']:.1f} over {score['episodes']} episodes"
+                f"± {score['return_std']:.1f} over {score['episodes']} episodes{_cut(score)}"
             )
+
+
+def _cut(score: dict[str, Any]) -> str:
+    cut = score["episodes_cut"]
+    return f", {cut} of them cut at {score['length_max']:,} env steps" if cut else ""
 
 
 def make_replay(config: Config, agent: Agent) -> HostReplay:
@@ -361,8 +372,8 @@ def _check_spaces(folder: Path, env: VectorEnv) -> None:
         if difference:
             raise RunDirectoryError(
                 f"The environment now {what} {difference[1]}, but the run in {folder} has {difference[0]}: "
-                "give another "
-                "run directory, or the environment that it was trained on. Nothing was changed there."
+                "give another run directory, or the environment that it was trained on. Nothing was changed "
+                "there."
             )
 
 

@@ -173,7 +173,7 @@ def test_only_the_parameters_of_acting_are_asked_for() -> None:
 
 
 def test_evaluation_counts_equally_many_episodes_of_every_environment() -> None:
-    result = evaluate(AGENT, PARAMS, environment([2, 7]), episodes=6, seed=0, explore=True)
+    result = evaluate(AGENT, PARAMS, environment([2, 7]), episodes=6, seed=0, explore=True, max_length=99)
     # In the time of three long episodes the short ones end many times: three of each count.
     assert result.lengths == [2, 2, 2, 7, 7, 7]
     assert result.returns == [4.0, 4.0, 4.0, 14.0, 14.0, 14.0]
@@ -186,23 +186,34 @@ def test_evaluation_counts_equally_many_episodes_of_every_environment() -> None:
         "return_min": 4.0,
         "return_max": 14.0,
         "length_mean": 4.5,
+        "length_max": 7,
+        "episodes_cut": 0,
     }
 
 
+def test_an_episode_that_does_not_end_is_cut_and_said_to_be() -> None:
+    result = evaluate(AGENT, PARAMS, environment([3, 1000]), episodes=4, seed=0, explore=True, max_length=5)
+    assert result.lengths == [3, 3, 5, 5] and result.returns == [6.0, 6.0, 10.0, 10.0]
+    assert result.summary()["episodes_cut"] == 2 and result.cut == 2
+    # One that ends exactly there is whole, and counted once.
+    whole = evaluate(AGENT, PARAMS, environment([5]), episodes=3, seed=0, explore=True, max_length=5)
+    assert whole.lengths == [5, 5, 5] and whole.cut == 0
+
+
 def test_evaluation_gives_exactly_the_episodes_that_were_asked_for() -> None:
-    result = evaluate(AGENT, PARAMS, environment([2, 3, 4]), episodes=4, seed=0, explore=True)
+    result = evaluate(AGENT, PARAMS, environment([2, 3, 4]), episodes=4, seed=0, explore=True, max_length=99)
     assert result.lengths == [2, 2, 3, 3]
 
 
 def test_evaluation_takes_the_mode_where_it_does_not_explore() -> None:
     params = PARAMS | {"actor": {"bonus": jnp.int32(3)}}
-    returns = {x: evaluate(AGENT, params, environment([2]), 1, 0, explore=x).returns for x in (True, False)}
-    assert returns == {True: [2 * (1 + 4)], False: [2 * 1]}
-    assert evaluate(AGENT, params, environment([2]), 1, 0, explore=False).policy == "mode"
+    results = {x: evaluate(AGENT, params, environment([2]), 1, 0, x, max_length=99) for x in (True, False)}
+    assert {x: result.returns for x, result in results.items()} == {True: [2 * (1 + 4)], False: [2 * 1]}
+    assert [results[x].policy for x in (True, False)] == ["sample", "mode"]
 
 
 def test_evaluation_runs_from_seeds_that_training_does_not_use() -> None:
     env = environment([2, 3])
-    evaluate(AGENT, PARAMS, env, 2, seed=5, explore=True)
+    evaluate(AGENT, PARAMS, env, 2, seed=5, explore=True, max_length=99)
     seeds = [counting.unwrapped.seed for counting in env.env.envs]  # type: ignore[attr-defined]
     assert seeds == [5 + EVALUATION_SEED, 5 + EVALUATION_SEED + 1]

@@ -94,7 +94,7 @@ def test_frames_and_rewards_are_those_of_each_step() -> None:
         # Each picture is that of its own row: neither one late, nor that of the next episode.
         assert recording.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
         assert recording.rewards.tolist() == [0, 2, 2, 2, 2]  # every step pays 1 + action 1
-    scored = evaluate(AGENT, PARAMS, make_env(config, 1), 2, 0, explore=True)
+    scored = evaluate(AGENT, PARAMS, make_env(config, 1), 2, 0, explore=True, max_length=99)
     assert scored.returns == [recording.rewards.sum() for recording in recordings]
 
 
