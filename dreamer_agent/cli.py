@@ -94,13 +94,16 @@ def evaluate(
 @app.command()
 def dream(
     run: Run,
-    length: Annotated[int, typer.Option(help="Steps of a sequence; the first half is observed.")] = 50,
-    sequences: Annotated[int, typer.Option(help="Sequences to draw.")] = 3,
+    length: Annotated[
+        int | None, typer.Option(help="Steps of a sequence (default: 50, or less where episodes are shorter).")
+    ] = None,
+    observed: Annotated[int | None, typer.Option(help="How many of them are observed (default: half).")] = None,
+    sequences: Annotated[int, typer.Option(help="Sequences to draw.", min=1)] = 3,
 ) -> None:
     """Draw what the world model of a run imagines, beside what happened: pictures, and videos of images."""
     from dreamer_agent import plots
 
-    for path in plots.plot_dream(run, length, sequences):
+    for path in plots.plot_dream(run, length, sequences, observed):
         typer.echo(path)
 
 

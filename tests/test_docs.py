@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import gymnasium as gym
 import jax
 import numpy as np
+import pytest
 
 from dreamer_agent import ArraySpec, Config, make_env
 from dreamer_agent.config import merge
@@ -38,15 +39,17 @@ def test_the_corridor_of_the_docs_is_an_environment() -> None:
         SUITES.pop("corridor")
 
 
-def test_the_encoder_of_the_docs_is_an_encoder() -> None:
+@pytest.mark.parametrize("name", ["wide", "wide_haiku"])
+def test_the_encoders_of_the_docs_are_encoders(name: str) -> None:
     exec(examples("encoders.md"), {})
     try:
-        config = merge(Config(), {"model": {"encoder": "wide"}})
+        config = merge(Config(), {"model": {"encoder": name}})
         net = make_encoder({"x": ArraySpec("continuous", (3,))}, config.model, np.float32)
         obs = {"x": np.ones((2, 5, 3), np.float32)}
         assert net.apply(net.init(jax.random.PRNGKey(0), obs), obs).shape == (2, 5, 256)
     finally:
-        ENCODERS.pop("wide")
+        for registered in ("wide", "wide_haiku"):
+            ENCODERS.pop(registered)
 
 
 def test_the_logger_of_the_docs_is_a_logger(tmp_path: Path) -> None:

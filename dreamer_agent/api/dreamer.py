@@ -124,8 +124,10 @@ class Dreamer:
         finally:
             env.close()
 
-    def dream(self, length: int = 50, sequences: int = 3, seed: int = 0) -> OpenLoop:
-        """Open-loop predictions on fresh episodes: the first half observed, the second imagined."""
+    def dream(
+        self, length: int | None = None, sequences: int = 3, seed: int = 0, observed: int | None = None
+    ) -> OpenLoop:
+        """Open-loop predictions on fresh episodes: the first steps observed, others imagined (`dream_run`)."""
         enable_compilation_cache()
         if self.source.borrowed and self._trainer:
             raise RunDirectoryError(
@@ -136,7 +138,7 @@ class Dreamer:
         agent = self._known()[0]
         env = self._make(self.source.borrowed or 4 * sequences)
         try:
-            return dream_of(agent, self._state(), env, length, sequences, self.config.seed + seed)
+            return dream_of(agent, self._state(), env, length, sequences, self.config.seed + seed, observed)
         finally:
             env.close()
 

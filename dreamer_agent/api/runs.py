@@ -15,9 +15,9 @@ import numpy as np
 
 from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.config import Config
-from dreamer_agent.dreams import OpenLoop, open_loop, whole_windows
+from dreamer_agent.dreams import OpenLoop, longest_episode, open_loop, whole_windows
 from dreamer_agent.envs import Interface, VectorEnv, make_env
-from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.training import Checkpoints, Driver, Evaluation, evaluate, run_directory
 from dreamer_agent.training import train as train_loop
@@ -27,6 +27,7 @@ from dreamer_agent.training.metrics import read_metrics
 from dreamer_agent.training.weights import FILE, fill, load_weights
 from dreamer_agent.world_model import CONTEXT
 
+LONGEST_DREAM = 50  # steps of a dream whose length was not asked for
 PRETRAINED = "pretrained:"
 SHIPPED = Path(__file__).parent.parent / "pretrained"
 
@@ -127,25 +128,39 @@ def evaluate_run(
         env.close()
 
 
-def dream_run(run: str | Path, length: int = 50, sequences: int = 3, seed: int = 0) -> OpenLoop:
+def dream_run(
+    run: str | Path, length: int | None = None, sequences: int = 3, seed: int = 0, observed: int | None = None
+) -> OpenLoop:
     """Open-loop predictions of the newest checkpoint on fresh episodes.
 
-    The first half of every sequence of `length` steps is observed, the second imagined from its actions.
+    The first `observed` steps (half of them, if not given) of every sequence of `length` are observed, the others
+    imagined from their actions. Without a `length` it is 50, or less where episodes are shorter.
     """
     enable_compilation_cache()
     agent, state, config = load_run(run)
     env = make_env(config.env, 4 * sequences)
     try:
-        return dream_of(agent, state, env, length, sequences, config.seed + seed)
+        return dream_of(agent, state, env, length, sequences, config.seed + seed, observed)
     finally:
         env.close()
 
 
-def dream_of(agent: Agent, state: AgentState, env: VectorEnv, length: int, sequences: int, seed: int) -> OpenLoop:
+def dream_of(
+    agent: Agent, state: AgentState, env: VectorEnv, length: int | None, sequences: int, seed: int,
+    observed: int | None = None,
+) -> OpenLoop:  # fmt: skip
     """As `dream_run`, with an agent and fresh environments at hand."""
-    steps = _collect(agent, state, env, 3 * length, seed)
+    if length is not None and length < 2:
+        raise ConfigError(f"A dream of {length} steps was asked for: it needs one to observe and one to imagine.")
+    steps = _collect(agent, state, env, 3 * (length or LONGEST_DREAM), seed)
+    length = length or max(2, min(LONGEST_DREAM, longest_episode(steps) - CONTEXT))
+    observed = length // 2 if observed is None else observed
+    if not 0 < observed < length:
+        raise ConfigError(
+            f"{observed} of {length} steps should be observed: leave at least one to observe and one to imagine."
+        )
     batch = whole_windows(steps, CONTEXT + length, sequences)
-    return open_loop(agent, state.params, batch, jax.random.PRNGKey(seed), length // 2)
+    return open_loop(agent, state.params, batch, jax.random.PRNGKey(seed), observed)
 
 
 def run_config(run: str | Path) -> Config:

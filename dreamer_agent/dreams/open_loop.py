@@ -98,6 +98,16 @@ def _predict(
     return obs, reward, continue_
 
 
+def longest_episode(steps: list[dict[str, Any]]) -> int:
+    """The longest stretch without a reset, in rows, of consecutive steps `[E, ...]`."""
+    first = np.stack([step["is_first"] for step in steps], 1).astype(bool)
+    longest = 0
+    for row in first:
+        edges = [0, *np.flatnonzero(row), len(row)]
+        longest = max(longest, int(np.diff(edges).max()))
+    return longest
+
+
 def whole_windows(steps: list[dict[str, Any]], length: int, count: int) -> Batch:
     """Up to `count` sequences `[B, length, ...]` from consecutive steps `[E, ...]`.
 

@@ -35,12 +35,15 @@ def plot_runs(runs: Sequence[str | Path], path: str | Path, goal: float | None =
     return Path(path)
 
 
-def plot_dream(run: str | Path, length: int = 50, sequences: int = 3) -> list[Path]:
+def plot_dream(
+    run: str | Path, length: int | None = None, sequences: int = 3, observed: int | None = None
+) -> list[Path]:
     """Draw what the world model of `run` imagines beside what happened; gives all paths written.
 
-    A PNG, and for images a GIF and an MP4 too, in its folder `dreams/`; PNG and GIF are shown in TensorBoard.
+    Arguments as those of `dream_run`. A PNG, and for images a GIF and an MP4 too, in its folder `dreams/`; PNG
+    and GIF are shown in TensorBoard.
     """
-    dream = dream_run(run, length, sequences)
+    dream = dream_run(run, length, sequences, observed=observed)
     folder, paths = output_folder(run) / "dreams", []
     for key, spec in dream.specs.items():
         if spec.kind == "image":

@@ -48,9 +48,14 @@ def estimate(config: Config, agent: Agent) -> Budget:
 
 
 def stored_steps(config: Config) -> int:
-    """The most steps that a run can store: env steps, plus resets if every episode had one step."""
+    """The steps that a run stores: env steps and resets.
+
+    As many resets as steps are allowed for in short runs; in long ones one in ten, beyond which the oldest steps
+    would be dropped.
+    """
     shortest = config.env.num_envs * (config.replay.batch_length + 2)
-    return max(2 * (config.train.steps + config.env.num_envs), shortest)
+    steps = config.train.steps + config.env.num_envs
+    return max(steps + min(steps, 100_000 + steps // 10), shortest)
 
 
 def kept_steps(config: Config) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -80,6 +81,8 @@ def record_episodes(
 def film(config: EnvConfig, seed: int = 0) -> Filmed:
     """One environment of `config` that renders itself where it can; see `filmed`."""
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # pygame looks for a sound card, and complains of none
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # and of no screen
     env = _with_rendering(config)
     try:
         return filmed(env, config.id, config.action_repeat, seed)
