@@ -51,6 +51,7 @@ class ActorCritic:
     critic: Net
     act_specs: Specs
     bins: np.ndarray
+    unimix: float
 
     @classmethod
     def create(cls, act_specs: Specs, config: ModelConfig, dtype: Any) -> ActorCritic:
@@ -61,6 +62,7 @@ class ActorCritic:
             critic=from_linen(Head(features=config.bins, scale=0.0, **size)),
             act_specs=act_specs,
             bins=ops.symexp_bins(config.bins),
+            unimix=config.policy_unimix,
         )
 
     def init(self, key: Array, features: Array) -> Params:
@@ -82,7 +84,7 @@ class ActorCritic:
             ndim = len(spec.shape)
             if spec.kind == "discrete":
                 mask = None if legal is None else legal.get(key)
-                parts[key] = Categorical.from_logits(raw[key]["logits"], ndim, legal=mask)
+                parts[key] = Categorical.from_logits(raw[key]["logits"], ndim, self.unimix, mask)
             else:
                 parts[key] = Normal.bounded(raw[key]["mean"], raw[key]["std"], ndim)
         return ActionDistribution(parts)
