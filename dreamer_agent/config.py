@@ -262,11 +262,15 @@ def validate(config: Config) -> Config:
         "train.keep_checkpoints": config.train.keep_checkpoints,
         "train.eval_episodes": config.train.eval_episodes,
         "train.eval_envs": config.train.eval_envs,
+        "train.eval_max_length": config.train.eval_max_length,
         **{f"model.{name}": getattr(model, name) for name in ("deter", "hidden", "units", "depth", "stoch")},
     }
     for name, value in positive.items():
         if value <= 0:
             raise ConfigError(f"'{name}' is too small: raise it.")
+    for name, share in (("unimix", model.unimix), ("policy_unimix", model.policy_unimix)):
+        if not 0 <= share < 1:
+            raise ConfigError(f"model.{name}={share:g} is a share: it should be at least 0 and less than 1.")
     if model.bins < 3 or model.bins % 2 == 0:
         raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
     if model.deter % model.blocks:

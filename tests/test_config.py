@@ -82,6 +82,12 @@ def test_presets_stack_and_later_ones_win(tmp_path: Path) -> None:
     assert load_config(["size/1m", "classic"]).model.deter == 128
 
 
+@pytest.mark.parametrize("override", ["model.policy_unimix=1", "model.unimix=-0.1"])
+def test_a_share_that_is_none_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="at least 0 and less than 1"):
+        load_config(overrides=[override])
+
+
 def test_overrides_come_after_presets_and_later_ones_win() -> None:
     config = load_config(["classic"], ["replay.ratio=3", "replay.ratio=4", "env.id=Pendulum-v1"])
     assert config.replay.ratio == 4.0

@@ -276,7 +276,7 @@ class Trainer:
             self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
         if crossed(before, now, train.checkpoint_every):
             self.save()
-        self.screen.progress(now, "training" if self.counters.updates else "filling replay")
+        self.screen.progress(now, updating=self.counters.updates > 0)
 
     def _log(self) -> None:
         window, elapsed = self.window, max(time.monotonic() - self.window.start, 1e-9)

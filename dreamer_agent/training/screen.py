@@ -8,13 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+FILLING = "filling replay"
+
 
 class Screen:
     """Prints to the terminal; silent where `quiet`."""
 
     def __init__(self, total: int, done: int = 0, quiet: bool = False):
         self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
-        self.total, self.start_step, self.start = total, done, time.monotonic()
         self.header_due = True
         self.bar = Progress(
             TextColumn("{task.fields[status]}"),
@@ -27,12 +28,14 @@ class Screen:
             transient=True,
             disable=quiet or not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=total, completed=done, status="filling replay")
+        self.task = self.bar.add_task("", total=total)
+        self.begin(total, done)
 
     def begin(self, total: int, done: int) -> None:
         """Count from `done` to `total` env steps from now on."""
-        self.total, self.start_step, self.start = total, done, time.monotonic()
-        self.bar.reset(self.task, total=total, completed=done, status="filling replay")
+        self.total = total
+        self.since: tuple[int, float] | None = None  # env step and time after the first update
+        self.bar.reset(self.task, total=total, completed=done, status=FILLING)
 
     def __enter__(self) -> Screen:
         self.bar.start()
@@ -45,9 +48,11 @@ class Screen:
         """A line above the bar."""
         self.console.print(text)
 
-    def progress(self, step: int, status: str) -> None:
-        """Move the bar."""
-        self.bar.update(self.task, completed=step, status=status)
+    def progress(self, step: int, updating: bool) -> None:
+        """Move the bar; `updating` is false while the replay is filled before the first update."""
+        if updating and self.since is None:
+            self.since = step, time.monotonic()
+        self.bar.update(self.task, completed=step, status="training" if updating else FILLING)
 
     def row(self, step: int, row: dict[str, float]) -> None:
         """One line of the table of metrics; a dash where nothing is known yet."""
@@ -60,7 +65,7 @@ class Screen:
             self.header_due = False
         cells = [
             f"{step:>12,}",
-            _cell(row, "episode/return", 9, ".1f"),
+            _cell(row, "episode/return", 9, ".1f" if abs(row.get("episode/return", 0)) >= 10 else ".2f"),
             _cell(row, "episode/length", 7, ".0f"),
             _cell(row, "episode/count", 8, ".0f"),
             _cell(row, "loss/model", 10, ".2f"),
@@ -73,9 +78,10 @@ class Screen:
         self.console.print(" ".join(cells))
 
     def eta(self, step: int) -> str:
-        """Time left at the speed so far."""
-        done = max(step - self.start_step, 1)
-        left = (time.monotonic() - self.start) * max(self.total - step, 0) / done
+        """Time left at the speed since the first update; a dash before, since updates are what takes the time."""
+        if self.since is None or step <= self.since[0]:
+            return "-"
+        left = (time.monotonic() - self.since[1]) * max(self.total - step, 0) / (step - self.since[0])
         return f"{int(left // 60)}:{int(left % 60):02d}"
 
 

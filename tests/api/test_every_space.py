@@ -15,7 +15,8 @@ from dreamer_agent import Dreamer
 from tests.conftest import TEST_SIZE
 
 SMALL = [
-    *TEST_SIZE, "env.num_envs=2", "replay.ratio=16", "replay.prefill=40", "train.log_every=50", "train.eval_envs=2",
+    *TEST_SIZE, "env.num_envs=2", "replay.ratio=16", "replay.prefill=40", "train.log_every=50",
+    "train.eval_envs=2",
 ]  # fmt: skip
 
 # What the environment observes, what it does, and the kinds that the arrays of the observation become.
