@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Task:
-    """An environment, the preset it is trained with, and the mean return asked of it."""
+    """An environment, the preset it is trained with, and the mean return that is its goal."""
 
     env: str
     preset: str

@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def learning_rows() -> list[str]:
     rows = [
-        "| environment | preset | env steps | seeds | sampled action | likeliest action | asked | minutes |",
+        "| environment | preset | env steps | seeds | sampled action | likeliest action | goal | minutes |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for path in sorted(RESULTS.glob("learning_*.json")):

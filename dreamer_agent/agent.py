@@ -30,6 +30,7 @@ from dreamer_agent.world_model import (
 
 Array = jax.Array
 Metrics = dict[str, Array]
+ACTING = ("encoder", "rssm", "actor")  # the parameters that `Agent.act` needs
 
 
 class AgentState(NamedTuple):

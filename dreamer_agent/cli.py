@@ -60,7 +60,11 @@ def train(
 
     config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
     folder = run or api.default_folder(config)
-    api.train(config, folder)
+    try:
+        api.train(config, folder)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; what was learned is in {folder}, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
     pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
     Console().print("pictures: " + ", ".join(str(path) for path in pictures), soft_wrap=True)
 
@@ -68,7 +72,7 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 20,
+    episodes: Annotated[int, typer.Option(help="Number of episodes.", min=1)] = 20,
     mode: Annotated[bool, typer.Option("--mode", help="Take the likeliest action; else sample.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the episodes (default: the run's).")] = None,
     video: Annotated[
@@ -174,8 +178,11 @@ def show_config(overrides: Overrides = None, preset: Preset = None, size: Size =
 def envs() -> None:
     """List the suites beside gymnasium's own ids."""
     from dreamer_agent.envs import SUITES
+    from dreamer_agent.envs.sources import OBJECT
 
     for name in SUITES:
+        if name == OBJECT:
+            continue
         typer.echo(f"{name}:TASK".ljust(18) + SUITES.describe(name))
     typer.echo(
         "module:Class".ljust(18) + "A class or function of yours that makes a gymnasium environment or a JaxEnv."
@@ -187,7 +194,7 @@ def _configuration(
     env: str | None, overrides: list[str] | None, presets: list[str] | None, size: str | None,
     steps: int | None = None, seed: int | None = None, init_from: str | None = None,
 ) -> Config:  # fmt: skip
-    from dreamer_agent.api import configure, run_folder
+    from dreamer_agent.api import configure
     from dreamer_agent.envs import source_of
 
     fixed: dict = {"env": {"id": env}} if env else {}
@@ -196,7 +203,7 @@ def _configuration(
     if seed is not None:
         fixed["seed"] = seed
     if init_from is not None:
-        fixed["init_from"] = str(run_folder(init_from))
+        fixed["init_from"] = init_from
     return configure(presets or [], size, overrides or [], fixed, source_of(env) if env else None)
 
 

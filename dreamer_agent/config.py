@@ -198,6 +198,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {entry.name: _plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
 def save_config(config: Config, path: Path) -> None:
     """Write `config` as YAML that `read_config` reads back."""
     path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))

@@ -37,5 +37,5 @@ def missing_extra(package: str, extra: str) -> MissingExtraError:
     """The error for an import of `package` that needs the optional dependencies `extra`."""
     return MissingExtraError(
         f"The package '{package}' is not installed, and this needs it: "
-        f"install it with `pip install 'dreamer-agent[{extra}]'`."
+        f"install it with `pip install 'dreamer-agent[{extra}]'` (in a checkout: `pip install '.[{extra}]'`)."
     )

@@ -87,8 +87,6 @@ def test_the_python_page_works(tmp_path: Path, monkeypatch) -> None:
         best.on_episode(trainer, Episode(0, score, 1))
     assert logged == [{"custom/best": 3.0}, {"custom/best": 7.0}] and stop.threshold == 475
     agent.export("policy")
-    carry = {"deter": np.zeros((1, 128), np.float32), "stoch": np.zeros((1, 8, 8), np.float32)}
-    carry["action"] = {"action": np.zeros(1, np.int32)}
-    obs = {"obs": np.zeros((1, 4), np.float32)}
-    out = names["run_program"]("policy/policy.jax", carry, obs, np.ones(1, bool), seed=1)
-    assert out["deter"].shape == (1, 128) and int(out["action"]["action"][0]) in (0, 1)
+    _, carry, _ = names["read_program"]("policy")
+    assert carry["deter"].shape == (1, 128) and not carry["stoch"].any()
+    assert 5 < names["run_program"]("policy", env, seed=0) <= 500

@@ -118,7 +118,7 @@ def _ranges(report: Report, rollout: RandomRollout) -> Table:
     reward = rollout.rewards
     if reward.count:
         cells = map(_number, (reward.min, reward.max, reward.mean, reward.std))
-        table.add_row("reward", *cells, f"zero in {_share(reward.zeros, reward.count)} of the steps")
+        table.add_row("reward", *cells, _zeros(reward.zeros, reward.count))
     return table
 
 
@@ -235,6 +235,10 @@ def duration(seconds: float) -> str:
 def _shape(spec: ArraySpec) -> str:
     shape = f"[{', '.join(map(str, spec.shape))}]" if spec.shape else ""
     return f"{shape} of {spec.classes}".strip() if spec.kind == "discrete" else shape
+
+
+def _zeros(zeros: int, count: int) -> str:
+    return f"zero in {_share(zeros, count)} of the steps" if zeros else "never zero"
 
 
 def _share(part: int, whole: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from dreamer_agent.api.policy import Policy
 from dreamer_agent.api.presets import AUTO, auto_presets
 from dreamer_agent.api.runs import (
     LoadedRun,
+    at_least_one,
+    dream_envs,
     dream_of,
     enable_compilation_cache,
     load_saved,
@@ -47,16 +51,18 @@ class Dreamer:
 
     def __init__(
         self, env: Any, preset: str | Sequence[str] = AUTO, *, size: str | None = None, config: Overrides = (),
-        run: str | Path | None = None, seed: int = 0, num_envs: int | None = None,
+        run: str | Path | None = None, seed: int | None = None, num_envs: int | None = None,
         init_from: str | Path | None = None, quiet: bool = False,
     ):  # fmt: skip
         self.source, self.quiet = source_of(env), quiet
         presets = [preset] if isinstance(preset, str) else list(preset)
-        fixed: dict[str, Any] = {"env": {"id": self.source.id, "kwargs": dict(self.source.kwargs)}, "seed": seed}
+        fixed: dict[str, Any] = {"env": {"id": self.source.id, "kwargs": dict(self.source.kwargs)}}
+        if seed is not None:
+            fixed["seed"] = seed
         if num_envs or self.source.borrowed:
             fixed["env"]["num_envs"] = self.source.borrowed or num_envs
         if init_from:
-            fixed["init_from"] = str(run_folder(init_from))
+            fixed["init_from"] = str(init_from)
         self.config = configure(presets, size, config, fixed, self.source)
         self.folder = Path(run) if run else default_folder(self.config)
         self._fresh()
@@ -78,15 +84,19 @@ class Dreamer:
         """
         self._target += int(total_timesteps)
         trainer = self._open()
-        trainer.run(self._target, callback)
-        if trainer.stopping:
-            self._target = trainer.counters.env_steps
+        try:
+            trainer.run(self._target, callback)
+        finally:
+            if trainer.counters.env_steps < self._target:  # it was stopped: the next call goes on from there
+                self._target = trainer.counters.env_steps
         return self
 
     @property
     def env_steps(self) -> int:
-        """Env steps that this object has trained for, with what was resumed."""
-        return self._trainer.counters.env_steps if self._trainer else 0
+        """Env steps that the agent has trained for."""
+        if self._trainer:
+            return self._trainer.counters.env_steps
+        return run_directory.newest_step(self.folder) or 0
 
     # Using what was learned
 
@@ -103,7 +113,7 @@ class Dreamer:
         the form of `info["action_mask"]` (a sequence of them for a batch); an agent trained with masks in infos
         needs them. Raises a `DreamerError` for an observation of another space or a mask without a legal action.
         """
-        agent, interface = self._known()[:2]
+        agent, interface = self._known()
         if self._policy is None:
             self._policy = Policy(agent, interface, self.config.seed)
         return self._policy.predict(
@@ -111,7 +121,12 @@ class Dreamer:
         )
 
     def evaluate(self, episodes: int = 20, deterministic: bool = False, seed: int | None = None) -> Evaluation:
-        """Returns and lengths of fresh episodes: `.mean`, `.returns`, `.lengths`, `.summary()`."""
+        """Returns and lengths of fresh episodes: `.mean`, `.returns`, `.lengths`, `.summary()`.
+
+        Their seeds are `seed` (the run's, if not given) + 1,000,003 and on, which training does not use. An
+        environment that was given as an instance is lent for this: episodes that run in it are cut.
+        """
+        at_least_one("episodes", episodes)
         enable_compilation_cache()
         agent, seed = self._known()[0], self.config.seed if seed is None else seed
         count = min(self.config.train.eval_envs, episodes)
@@ -127,16 +142,19 @@ class Dreamer:
     def dream(
         self, length: int | None = None, sequences: int = 3, seed: int = 0, observed: int | None = None
     ) -> OpenLoop:
-        """Open-loop predictions on fresh episodes: the first steps observed, others imagined (`dream_run`)."""
+        """Open-loop predictions on fresh episodes: the first steps observed, others imagined.
+
+        Gives truth and prediction as arrays `[sequences, length, ...]`; see `dream_run` and `OpenLoop`. Raises
+        `RunDirectoryError` where the environment is an instance that is in training.
+        """
         enable_compilation_cache()
         if self.source.borrowed and self._trainer:
             raise RunDirectoryError(
                 "A dream needs environments of its own, but this agent was given an instance, which is in "
-                "training: "
-                "give Dreamer a function that makes environments."
+                "training: give Dreamer a function that makes environments."
             )
         agent = self._known()[0]
-        env = self._make(self.source.borrowed or 4 * sequences)
+        env = self._make(self.source.borrowed or dream_envs(self.config, sequences))
         try:
             return dream_of(agent, self._state(), env, length, sequences, self.config.seed + seed, observed)
         finally:
@@ -144,17 +162,29 @@ class Dreamer:
 
     # Keeping it
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write everything to the new folder `path`: weights, optimiser, replay, counters, metrics.
 
         It is a run directory: `Dreamer.load(path)` and every command of the command line take it, and learning
-        goes on from it.
+        goes on from it. With `overwrite` it replaces a run that lies there, once it is written whole. Raises
+        `RunDirectoryError` where something else lies there.
         """
         folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunDirectoryError(f"{folder} holds something already: save to a new or empty folder.")
-        trainer = self._open()
-        trainer.save_as(folder)
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            self._open().save_as(folder)
+            return folder
+        if not overwrite or not (folder / "config.yaml").is_file():
+            more = ", or pass overwrite=True" if (folder / "config.yaml").is_file() else ""
+            raise RunDirectoryError(f"{folder} holds something already: save to a new or empty folder{more}.")
+        if folder.resolve() == self.folder.resolve():
+            raise RunDirectoryError(
+                f"{folder} is the run directory of this agent: its learning is kept there anyway."
+            )
+        new, old = (_unused(folder.with_name(f".{folder.name}.{what}")) for what in ("new", "old"))
+        self._open().save_as(new)
+        folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old)
         return folder
 
     def export(self, path: str | Path, program: bool = True) -> dict[str, float]:
@@ -162,15 +192,18 @@ class Dreamer:
         self-contained program for `jax.export`. Gives the largest differences of a parity check. See
         `export_agent`.
         """
-        agent, interface, _ = self._known()
+        agent, interface = self._known()
         return export_agent(Path(path), agent, self._state().params, self.config, interface, program)
 
     @classmethod
-    def load(cls, path: str | Path, env: Any = None, quiet: bool = False) -> Dreamer:
+    def load(
+        cls, path: str | Path, env: Any = None, quiet: bool = False, run: str | Path | None = None
+    ) -> Dreamer:
         """The agent of a run directory, a saved or exported one, or a shipped one ("pretrained:catch").
 
-        `env` overrides the environment that the run names; it must have the same spaces. `learn` goes on in the
-        same folder where it is a run directory, else in a fresh one that starts from these weights.
+        `env` overrides the environment that the run names; it must have the same spaces (`SpaceError`). `learn`
+        goes on in the same folder where that is a run directory of the same environment; else, or where `run`
+        names another folder, it starts a fresh run there with these weights.
         """
         enable_compilation_cache()
         saved = load_saved(path)
@@ -179,18 +212,20 @@ class Dreamer:
         self.config, self.folder = saved.config, run_folder(path)
         self._fresh()
         self._saved = saved
+        same_env = True
         if env is not None:
             number = self.source.borrowed or self.config.env.num_envs
             env_config = dataclasses.replace(
                 self.config.env, id=self.source.id, kwargs=self.source.kwargs, num_envs=number
             )
+            same_env = env_config == self.config.env
             self.config = dataclasses.replace(self.config, env=env_config)
             self._check_spaces()
-        if (self.folder / "checkpoints").is_dir():
+        if (self.folder / "checkpoints").is_dir() and same_env and run is None:
             self._target = int(run_directory.newest_step(self.folder) or 0)
         else:
             self.config = dataclasses.replace(self.config, init_from=str(self.folder))
-            self.folder = _unused(default_folder(self.config))
+            self.folder = Path(run) if run is not None else _unused(default_folder(self.config))
         return self
 
     def close(self) -> None:
@@ -213,7 +248,8 @@ class Dreamer:
     def _open(self) -> Trainer:
         if self._trainer is None:
             enable_compilation_cache()
-            steps = max(self._target, 1)
+            # Room for what lies there, too: a replay never shrinks.
+            steps = max(self._target, run_directory.newest_step(self.folder) or 0, 1)
             config = merge(self.config, {"train": {"steps": steps}})
             self._trainer = Trainer.open(config, self.folder, self._make, self.quiet)
             self._saved = self._policy = None
@@ -222,16 +258,16 @@ class Dreamer:
     def _make(self, count: int) -> VectorEnv:
         return self.source.make(self.config.env, count)
 
-    def _known(self) -> tuple[Agent, Interface, None]:
+    def _known(self) -> tuple[Agent, Interface]:
         """The agent and the interface of its environment; a fresh agent where nothing was trained."""
         if self._trainer:
-            return self._trainer.agent, self._trainer.env.interface, None
+            return self._trainer.agent, self._trainer.env.interface
         if self._saved is None:
             if (self.folder / SPACES).is_file() and run_directory.newest_step(self.folder) is not None:
                 self._saved = load_saved(self.folder)
             else:
                 self._saved = self._untrained()
-        return self._saved.agent, self._saved.interface, None
+        return self._saved.agent, self._saved.interface
 
     def _state(self) -> AgentState:
         if self._trainer:
@@ -284,12 +320,15 @@ def configure(
         finally:
             env.close()
     config = load_config([*names, *([f"size/{size}"] if size else [])])
-    return validate(merge(merge(config, changes), fixed))
+    config = validate(merge(merge(config, changes), fixed))
+    if config.init_from:
+        config = dataclasses.replace(config, init_from=str(run_folder(config.init_from)))
+    return config
 
 
 def default_folder(config: Config) -> Path:
-    """runs/ENV-SEED."""
-    return Path("runs") / f"{config.env.id.replace(':', '_').replace('/', '_')}-{config.seed}"
+    """runs/ENV-SEED, in letters that any file system and shell takes."""
+    return Path("runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', config.env.id)}-{config.seed}"
 
 
 def _unused(folder: Path) -> Path:

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import ActState, Agent
-from dreamer_agent.api.policy import ACTING
+from dreamer_agent.agent import ACTING, ActState, Agent
 from dreamer_agent.config import Config, save_config
 from dreamer_agent.envs import Interface
 from dreamer_agent.errors import RunDirectoryError

@@ -5,22 +5,27 @@ stable-baselines3 made common.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import ActState, Agent
+from dreamer_agent.agent import ACTING, ActState, Agent
 from dreamer_agent.envs.interface import Interface
 from dreamer_agent.envs.masks import Masks, masks_in_obs
 from dreamer_agent.errors import EnvironmentFault, SpaceError
 from dreamer_agent.nets import Params
-from dreamer_agent.specs import mask_key
+from dreamer_agent.specs import is_mask, mask_key
 from dreamer_agent.world_model import LegalActions
 
-ACTING = ("encoder", "rssm", "actor")  # the parameters that acting needs
+
+class PolicyState(NamedTuple):
+    """What `predict` hands out: the agent's memory of each row, and the calls since state=None."""
+
+    carry: ActState
+    steps: int
 
 
 class Policy:
@@ -41,27 +46,28 @@ class Policy:
             action_masks = None if action_masks is None else [action_masks]
         count = self._count(observation)
         first = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
+        carry, steps = (self.agent.init_act(count), 0) if state is None else state
         if state is None:
-            state, first = self.agent.init_act(count), np.ones(count, bool)
-        if len(first) != count or len(state.latent.deter) != count:
+            first = np.ones(count, bool)
+        if len(first) != count or len(carry.latent.deter) != count:
             raise SpaceError(
-                f"There are {count} observations, {len(first)} episode starts and {len(state.latent.deter)} "
-                "states: "
-                "give as many of each, or state=None for a new episode."
+                f"There are {count} observations, {len(first)} episode starts and {len(carry.latent.deter)} "
+                "states: give as many of each, or state=None for a new episode."
             )
         obs, legal = self._encode(observation, count, action_masks)
         acting = {key: params[key] for key in ACTING}
-        # The latent is sampled even where the action is not: with the same numbers each time, the same input
-        # gives the same action.
-        counter = np.uint32(0 if deterministic else self.calls + 1)
+        # The latent is sampled even where the action is not: from the same state with the same numbers, so that
+        # the same input gives the same action.
+        counter = np.uint32(steps if deterministic else self.calls)
         self.calls += not deterministic
+        key = jax.random.fold_in(self.key, np.uint32(deterministic))
         explore = np.bool_(not deterministic)
-        new = _act(self.agent, acting, self.key, counter, state, obs, first, explore, legal)
+        new = _act(self.agent, acting, key, counter, carry, obs, first, explore, legal)
         new = jax.tree.map(np.asarray, new)
         action = self.interface.actions.decode(new.action)
         if not batched:
             action = _map(self.interface.action_space, lambda _, value: value[0], action)
-        return action, new
+        return action, PolicyState(new, steps + 1)
 
     def _encode(self, observation: Any, count: int, masks: Any) -> tuple[dict[str, np.ndarray], LegalActions]:
         """Named arrays of the observation, and the legal actions."""
@@ -120,7 +126,9 @@ class Policy:
 def _first(value: Any, space: gym.Space) -> tuple[Any, gym.Space]:
     """The first member without members, with its space."""
     while isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
-        key: Any = next(iter(space.spaces)) if isinstance(space, gym.spaces.Dict) else 0
+        key: Any = 0
+        if isinstance(space, gym.spaces.Dict):  # a mask may come apart from the observation
+            key = next((name for name in space.spaces if not is_mask(name)), next(iter(space.spaces)))
         try:
             value = value[key]
         except (KeyError, IndexError, TypeError) as error:

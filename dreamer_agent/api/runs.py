@@ -101,7 +101,7 @@ def load_saved(run: str | Path) -> LoadedRun:
         params = fill(state.params, load_weights(folder / FILE), folder / FILE)
         slow = jax.tree.map(jax.numpy.copy, params["critic"])
         return LoadedRun(agent, state._replace(params=params, slow_critic=slow), config, interface)
-    checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
+    checkpoints = Checkpoints(folder / "checkpoints", create=False)
     try:
         state = checkpoints.restore_agent(jax.eval_shape(agent.init, jax.random.PRNGKey(0)))
     finally:
@@ -117,7 +117,11 @@ def load_run(run: str | Path) -> tuple[Agent, AgentState, Config]:
 def evaluate_run(
     run: str | Path, episodes: int = 20, explore: bool = True, seed: int | None = None
 ) -> Evaluation:
-    """Score the newest checkpoint of `run`; `explore` samples actions, else the mode is taken."""
+    """Score the newest checkpoint of `run`; `explore` samples actions, else the mode is taken.
+
+    The episodes' seeds are `seed` (the run's, if not given) + 1,000,003 and on, which training does not use.
+    """
+    at_least_one("episodes", episodes)
     enable_compilation_cache()
     agent, state, config = load_run(run)
     env = make_env(config.env, min(config.train.eval_envs, episodes))
@@ -138,7 +142,7 @@ def dream_run(
     """
     enable_compilation_cache()
     agent, state, config = load_run(run)
-    env = make_env(config.env, 4 * sequences)
+    env = make_env(config.env, dream_envs(config, sequences))
     try:
         return dream_of(agent, state, env, length, sequences, config.seed + seed, observed)
     finally:
@@ -161,6 +165,18 @@ def dream_of(
         )
     batch = whole_windows(steps, CONTEXT + length, sequences)
     return open_loop(agent, state.params, batch, jax.random.PRNGKey(seed), observed)
+
+
+def dream_envs(config: Config, sequences: int) -> int:
+    """How many environments a dream of so many sequences steps: some to choose from, if that many are allowed."""
+    at_least_one("sequences", sequences)
+    return max(sequences, min(4 * sequences, config.train.eval_envs))
+
+
+def at_least_one(what: str, number: int) -> None:
+    """Raise `ConfigError` for a number below one."""
+    if number < 1:
+        raise ConfigError(f"{number} {what} were asked for: ask for at least one.")
 
 
 def run_config(run: str | Path) -> Config:

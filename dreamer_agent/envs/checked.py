@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dreamer_agent.envs.spaces import as_array
 from dreamer_agent.errors import EnvironmentFault
 
 HUGE = 10**300
@@ -63,7 +64,7 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def _number(self, name: str, given: Any) -> float:
         if type(given) is int:  # Python's are of any size, NumPy's are not
             return float(max(-HUGE, min(given, HUGE)))
-        value = _as_array(given)
+        value = as_array(given)
         if value is None or value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
             raise self._fault(f"{name} should be one finite number", given)
         return float(value.item())
@@ -88,7 +89,7 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
             if not isinstance(obs, str):
                 raise self._fault(f"{name} should be a text", obs)
             return obs
-        value = _as_array(obs)
+        value = as_array(obs)
         if value is None or value.shape != space.shape:
             raise self._fault(
                 f"{name} should have the shape {space.shape} of its space",
@@ -129,11 +130,3 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
             f"The environment {name} breaks its API: {expected}, got {shown}. "
             "Mend the environment, or wrap it; the run so far is kept."
         )
-
-
-def _as_array(value: Any) -> np.ndarray | None:
-    """`value` as an array; None if it is ragged."""
-    try:
-        return np.asarray(value)
-    except ValueError:
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,7 +27,14 @@ class GymnasiumEnv:
     def __init__(self, env: gym.vector.VectorEnv, wishes: Mapping[str, str] | None = None):
         self.env = env
         self.num_envs = env.num_envs
-        self.mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        self.mode = env.metadata.get("autoreset_mode")
+        if self.mode is None:
+            warnings.warn(
+                f"{type(env.unwrapped).__name__} does not say when it resets: it is taken to do so at the step "
+                "after an end (set its metadata['autoreset_mode'] to what it does).",
+                stacklevel=2,
+            )
+            self.mode = AutoresetMode.NEXT_STEP
         spaces = env.single_observation_space, env.single_action_space
         plain = Interface(*spaces, wishes=wishes or {})
         masked = plain.masks_observed
@@ -50,6 +58,11 @@ class GymnasiumEnv:
         obs, reward, terminated, truncated, info = result
         terminated, truncated = np.asarray(terminated, bool), np.asarray(truncated, bool)
         if self.mode == AutoresetMode.NEXT_STEP:
+            if "final_obs" in info or "final_observation" in info:
+                raise EnvironmentFault(
+                    "A vector environment that should reset at the step after an end gave info['final_obs'], "
+                    "so it resets at once: set its metadata['autoreset_mode'] to AutoresetMode.SAME_STEP."
+                )
             # After an end, the next call ignores the action and gives the first row of the new episode.
             rows = self._rows(obs, info, reward, terminated, truncated, is_first=self.done)
             self.done = rows.is_last
@@ -144,8 +157,12 @@ def make_vector(
             "The function that makes environments gave the same one twice, but each needs a state of its own: "
             "make a new environment at every call, or give the environment itself."
         )
-    made = GymnasiumEnv(vector, wishes)
-    check_repeat(made.interface, action_repeat)
+    try:
+        made = GymnasiumEnv(vector, wishes)
+        check_repeat(made.interface, action_repeat)
+    except BaseException:
+        vector.close()
+        raise
     return made
 
 

@@ -99,10 +99,10 @@ class Interface:
         path.write_text(json.dumps(content) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Interface:
+    def load(cls, path: str | Path) -> Interface:
         """Read what `save` wrote; `RunDirectoryError` where it is missing or damaged."""
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(Path(path).read_text())
             spaces = [space_from_json(content[key]) for key in ("observation_space", "action_space")]
             return cls(spaces[0], spaces[1], content["masked"], content["wishes"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
-from dreamer_agent.errors import ConfigError, missing_extra
+from dreamer_agent.errors import ConfigError, MissingExtraError, missing_extra
 from dreamer_agent.registry import Registry
 
 SuiteFactory = Callable[[str, EnvConfig, int], VectorEnv]
@@ -51,6 +51,10 @@ def _gymnasium(config: EnvConfig, count: int) -> VectorEnv:
         try:
             # Our own checks say what is wrong in one sentence, gymnasium's stop at an assertion.
             return call(partial(gym.make, config.id, disable_env_checker=True), config)
+        except gym.error.DependencyNotInstalled as error:
+            raise MissingExtraError(
+                f"The environment '{config.id}' needs a package that is not installed: {error}"
+            ) from error
         except (gym.error.Error, ModuleNotFoundError) as error:
             raise ConfigError(
                 f"There is no environment '{config.id}': {str(error).rstrip('.')}. Known suites are "
@@ -61,7 +65,8 @@ def _gymnasium(config: EnvConfig, count: int) -> VectorEnv:
     return make_vector([factory] * count, config.action_repeat, config.route)
 
 
-def _jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
+def make_jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
+    """`count` copies of a JAX-native environment."""
     from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 
     return JaxVectorEnv(env, count, config.action_repeat)
@@ -83,7 +88,7 @@ def _toy(task: str, config: EnvConfig, count: int) -> VectorEnv:
 
     if task != "catch":
         raise ConfigError(f"The suite 'toy' has the task catch; got '{task}'.")
-    return _jax(Catch(**config.kwargs), config, count)
+    return make_jax(Catch(**config.kwargs), config, count)
 
 
 @register_suite("gymnax")
@@ -91,7 +96,7 @@ def _gymnax(task: str, config: EnvConfig, count: int) -> VectorEnv:
     """JAX-native tasks of gymnax, such as CartPole-v1 or Breakout-MinAtar."""
     from dreamer_agent.envs.gymnax import GymnaxEnv
 
-    return _jax(GymnaxEnv(task, **config.kwargs), config, count)
+    return make_jax(GymnaxEnv(task, **config.kwargs), config, count)
 
 
 @register_suite("minigrid")

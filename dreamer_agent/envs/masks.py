@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from dreamer_agent.envs.spaces import ActionCodec, Choice
+from dreamer_agent.envs.spaces import ActionCodec, Choice, as_array
 from dreamer_agent.errors import EnvironmentFault
 from dreamer_agent.specs import MASK, ArraySpec, is_mask, mask_key, mask_specs
 
@@ -90,7 +90,7 @@ def _legal(key: str, choice: Choice, raw: Any, shape: tuple[int, ...]) -> np.nda
 
 def _entries(choice: Choice, raw: Any) -> np.ndarray | None:
     """The zeros and ones for one array of an action; None where the form is wrong."""
-    space, array = choice.space, _as_array(raw)
+    space, array = choice.space, as_array(raw)
     if isinstance(space, gym.spaces.MultiBinary) and array is not None and array.shape == space.shape:
         return np.stack([array != 1, array != 0], -1) if np.isin(array, (0, 1, 2)).all() else None
     if not isinstance(space, gym.spaces.MultiDiscrete):
@@ -150,15 +150,7 @@ def _unbatch(batch: Any) -> list[Any]:
 
 
 def _describe(raw: Any) -> str:
-    array = _as_array(raw)
+    array = as_array(raw)
     if array is None or array.ndim == 0:
         return f"{raw!r:.80}"
     return f"{array.dtype} of the shape {list(array.shape)}"
-
-
-def _as_array(raw: Any) -> np.ndarray | None:
-    """`raw` as an array; None if it is ragged."""
-    try:
-        return np.asarray(raw)
-    except ValueError:
-        return None

@@ -9,12 +9,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import types
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dreamer_agent.config import EnvConfig
-from dreamer_agent.envs.make import make_env
+from dreamer_agent.envs.make import make_env, make_jax
 from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
 from dreamer_agent.errors import ConfigError
 
@@ -41,7 +43,7 @@ def source_of(env: Any) -> Source:
     if isinstance(env, type):
         return _of_callable(env)
     if isinstance(env, JaxEnv):
-        return Source(_name(env), lambda config, count: _jax(env, config, count))
+        return Source(_name(env), lambda config, count: make_jax(env, config, count))
     if _is_gymnasium(env):
         return _borrow(env)
     if callable(env):
@@ -64,8 +66,14 @@ def make_imported(config: EnvConfig, count: int) -> VectorEnv | None:
         return None
     try:
         maker = getattr(importlib.import_module(module), name, None)
-    except (ModuleNotFoundError, ValueError):  # a name such as "" or "." is a ValueError
-        return None  # gymnasium says it better
+    except ValueError:  # a name such as "" or "."; gymnasium says it better
+        return None
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            return None  # there is no such module; gymnasium says that, too
+        raise ConfigError(
+            f"The module '{module}' cannot be imported: {error}. Install what it needs, or mend its imports."
+        ) from error
     return _made(maker, config, count) if callable(maker) else None
 
 
@@ -79,10 +87,11 @@ def _made(maker: Callable[..., Any], config: EnvConfig, count: int) -> VectorEnv
 
     first = [call(maker, config)]
     if isinstance(first[0], JaxEnv):
-        return _jax(first[0], config, count)
+        return make_jax(first[0], config, count)
     import gymnasium as gym
 
     if isinstance(first[0], gym.vector.VectorEnv):
+        _refuse_repeat(config)
         return GymnasiumEnv(first[0], config.route)
     if not isinstance(first[0], gym.Env):
         raise ConfigError(
@@ -117,7 +126,9 @@ def _borrow(env: Any) -> Source:
     def make(config: EnvConfig, count: int) -> VectorEnv:
         if not made:
             vector = env
-            if isinstance(env, gym.Env):
+            if not isinstance(env, gym.Env):
+                _refuse_repeat(config)
+            else:
                 vector = gym.vector.SyncVectorEnv([lambda: CheckedEnv(env, config.action_repeat)])
             made.append(BorrowedEnv(vector, config.route))
             check_repeat(made[0].interface, config.action_repeat if isinstance(env, gym.Env) else 1)
@@ -131,6 +142,14 @@ def _borrow(env: Any) -> Source:
     return Source(_name(env.unwrapped), make, 1)
 
 
+def _refuse_repeat(config: EnvConfig) -> None:
+    if config.action_repeat != 1:
+        raise ConfigError(
+            f"env.action_repeat={config.action_repeat} cannot be done for a vector environment: repeat actions "
+            "inside it, or give a function that makes single environments."
+        )
+
+
 def _kwargs_of(spec: Any) -> dict[str, Any]:
     """The keyword arguments with which `gymnasium.make` gives an environment of this spec, without windows."""
     import gymnasium as gym
@@ -142,10 +161,12 @@ def _kwargs_of(spec: Any) -> dict[str, Any]:
     return kwargs
 
 
-def _jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
-    from dreamer_agent.envs.jax_adapter import JaxVectorEnv
-
-    return JaxVectorEnv(env, count, config.action_repeat)
+def _name_of_lambda(code: types.CodeType) -> str:
+    """A name by what a lambda calls and with which constants, so that two do not share a run directory."""
+    plain = [value for value in code.co_consts if isinstance(value, str | int | float | tuple)]
+    inside = f"{code.co_names} {code.co_freevars} {plain}"
+    words = [*code.co_names[-1:], *(value for value in plain if isinstance(value, str) and len(value) < 40)][:2]
+    return "-".join(["lambda", *words, f"{zlib.crc32(inside.encode()):08x}"])
 
 
 def _is_gymnasium(env: Any) -> bool:
@@ -159,5 +180,7 @@ def _name(env: Any) -> str:
     name = getattr(env, "__qualname__", None)
     if name is None:
         return f"{OBJECT}:{type(env).__name__}"
+    if name.endswith("<lambda>"):
+        return f"{OBJECT}:{_name_of_lambda(env.__code__)}"
     importable = name.isidentifier() and getattr(env, "__module__", "__main__") != "__main__"
     return f"{env.__module__}:{name}" if importable else f"{OBJECT}:{name}"

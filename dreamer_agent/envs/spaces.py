@@ -190,3 +190,11 @@ def _build(space: gym.Space, path: Path, filled: dict) -> Any:
     if isinstance(space, gym.spaces.Tuple):
         return tuple(_build(member, (*path, i), filled) for i, member in enumerate(space.spaces))
     return filled[path]
+
+
+def as_array(value: Any) -> np.ndarray | None:
+    """`value` as an array; None if it is ragged."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dreamer_agent.api import dream_run, load_run, output_folder, run_config, run_metrics
-from dreamer_agent.config import Config, to_dict
+from dreamer_agent.api import dream_run, load_run, output_folder, run_config, run_folder, run_metrics
+from dreamer_agent.config import Config, flatten, to_dict
 from dreamer_agent.plots.curves import Curve, curve, draw_panels
 from dreamer_agent.plots.dream import draw_images, draw_vectors
 from dreamer_agent.plots.frames import dream_frames, episode_frames
@@ -22,10 +21,14 @@ NOT_LEARNING = ("seed", "train")  # what may differ between runs of one band
 def plot_runs(runs: Sequence[str | Path], path: str | Path, goal: float | None = None) -> Path:
     """Learning curves of `runs` in one PNG: a panel for each environment.
 
-    Runs that differ in nothing but the seed (and in settings of the loop) are drawn as one band; others of
-    the same environment get bands of their own, named by what differs.
+    Folders that hold no run are left out, unless there are no others. Runs that differ in nothing but the seed
+    (and in settings of the loop) are drawn as one band; others of the same environment get bands of their own,
+    named by what differs.
     """
-    configs = {run: run_config(run) for run in dict.fromkeys(map(str, runs))}
+    folders = list(dict.fromkeys(map(str, runs)))
+    # `plot runs/*` also names folders that only hold pictures.
+    named = [run for run in folders if (run_folder(run) / "config.yaml").is_file()] or folders
+    configs = {run: run_config(run) for run in named}
     panels: dict[str, dict[str, list[Curve]]] = {}
     for env in dict.fromkeys(config.env.id for config in configs.values()):
         group = {run: _settings(config) for run, config in configs.items() if config.env.id == env}
@@ -73,7 +76,10 @@ def plot_episodes(
     policy, paths = "sampled" if explore else "mode", []
     env, render, fps = film(config.env, seed)
     try:
-        recordings = record_episodes(agent, state.params, env, render, episodes, seed, explore)
+        longest = config.train.eval_max_length
+        recordings = record_episodes(
+            agent, state.params, env, render, episodes, seed, explore, max_length=longest
+        )
         for number, recording in enumerate(recordings, 1):
             frames = episode_frames(recording, f"{config.env.id}, {policy} actions, episode {number}")
             path = output_folder(run) / "videos" / f"{policy}_episode_{number}.gif"
@@ -86,14 +92,7 @@ def plot_episodes(
 def _settings(config: Config) -> dict[str, str]:
     """What a run's learning depends on, flat, as text."""
     kept = {key: value for key, value in to_dict(config).items() if key not in NOT_LEARNING}
-    return {key: json.dumps(value, default=str) for key, value in _flat(kept)}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    out: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        out += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return out
+    return {key: json.dumps(value, default=str) for key, value in flatten(kept).items()}
 
 
 def _labels(env: str, settings: dict[str, dict[str, str]], most: int = 2) -> dict[str, str]:

@@ -13,11 +13,16 @@ from dreamer_agent.errors import RunDirectoryError
 
 
 class Checkpoints:
-    """The checkpoints of one run, named by their env step; the last `keep` stay."""
+    """The checkpoints of one run, named by their env step; the last `keep` stay.
 
-    def __init__(self, folder: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+    Without `create` the folder is only read: `RunDirectoryError` where it is not there.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, create: bool = True):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, enable_async_checkpointing=False)
         self.folder = folder.absolute()
+        if not create and not folder.is_dir():
+            raise self._nothing()
         self.manager = ocp.CheckpointManager(self.folder, options=options)
 
     def latest(self) -> int | None:
@@ -66,10 +71,13 @@ class Checkpoints:
     def _known(self, step: int | None) -> int:
         found = self.latest() if step is None else step
         if found is None:
-            raise RunDirectoryError(
-                f"There is no checkpoint in {self.folder}: train first, or give another run directory."
-            )
+            raise self._nothing()
         return found
+
+    def _nothing(self) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"There is no checkpoint in {self.folder}: train first, or give another run directory."
+        )
 
 
 def _first_line(error: Exception) -> str:

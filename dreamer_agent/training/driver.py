@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import ActState, Agent
+from dreamer_agent.agent import ACTING, ActState, Agent
 from dreamer_agent.envs import Rows, VectorEnv
 from dreamer_agent.nets import Params
-
-ACTING = ("encoder", "rssm", "actor")  # the parameters that acting needs
 
 
 class Episode(NamedTuple):

@@ -9,8 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +88,7 @@ class Trainer:
         self.config, self.folder, self.agent, self.env, self.make = config, folder, agent, env, make
         self.counters, self.window = Counters(), Window()
         self.callbacks: list[Callback] = []
-        self.stopping = False
+        self.stopping = self.interrupted = False
         self.replay = make_replay(config, agent)
         self.state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
         self.update = jax.jit(agent.update, donate_argnums=0)
@@ -121,6 +124,8 @@ class Trainer:
             sizes = budget.check(config, agent)
             run_directory.check(folder, config)
             _check_spaces(folder, env)
+            if config.init_from and run_directory.newest_step(folder) is None:
+                read_weights(Path(config.init_from))  # while nothing has been written
             run_directory.prepare(folder, config)
             env.interface.save(folder / SPACES)
             trainer = cls(config, folder, agent, env, make, quiet)
@@ -151,22 +156,29 @@ class Trainer:
             say(f"resuming at env step {self.counters.env_steps:,}, update {self.counters.updates:,}")
 
     def run(self, until: int, callbacks: Any = None) -> None:
-        """Train until `until` env steps have been made, or a callback ends it; then write a checkpoint."""
-        self.callbacks, self.stopping = as_callbacks(callbacks), False
+        """Train until `until` env steps have been made, or a callback ends it; then write a checkpoint.
+
+        A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C, which
+        ends the step at hand and then raises `KeyboardInterrupt`; a second one raises it at once.
+        """
+        self.callbacks, self.stopping, self.interrupted = as_callbacks(callbacks), False, False
         if self.counters.env_steps >= until:
             self.screen.say(
                 f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
-                "(ask for more "
-                "steps, or for another run directory)"
+                "(ask for more steps, or for another run directory)"
             )
         self._make_room(until)
         self.window = Window(first_step=self.counters.env_steps)
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
-        with self.screen:
+        with self.screen, _interrupts(self._interrupt):
             while self.counters.env_steps < until and not self.stopping:
                 before = self.counters.env_steps
-                self._act()
+                try:
+                    self._act()
+                except Exception:  # of the environment: what came before it is whole
+                    self.save()
+                    raise
                 self._learn()
                 self._report(before)
                 self._call("on_step")
@@ -174,6 +186,8 @@ class Trainer:
                 self._log()
         self._call("on_end")
         self.save()
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def score(self) -> list[Evaluation]:
         """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
@@ -232,6 +246,10 @@ class Trainer:
         self.counters.acts = self.driver.calls
         counters = vars(self.counters).copy()
         checkpoints.save(self.counters.env_steps, self.state, self.replay.save(), counters)
+
+    def _interrupt(self) -> None:
+        self.stopping = self.interrupted = True
+        self.screen.say("stopping after this step; Ctrl-C again stops at once, back to the last checkpoint")
 
     def _act(self) -> None:
         """One step of all environments into the replay."""
@@ -338,6 +356,25 @@ class Trainer:
                 f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "
                 f"± {score['return_std']:.1f} over {score['episodes']} episodes{_cut(score)}"
             )
+
+
+@contextmanager
+def _interrupts(first: Callable[[], None]) -> Iterator[None]:
+    """Call `first` at the first Ctrl-C; later ones raise, as ever. Does nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        first()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _cut(score: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Callable
@@ -77,9 +78,13 @@ def check_loggers(config: Config) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """All rows of a run's `metrics.jsonl`."""
+    """All rows of a run's `metrics.jsonl`; a last line that was not written whole is left out."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines[:-1]]
+    with contextlib.suppress(json.JSONDecodeError):
+        rows += [json.loads(line) for line in lines[-1:]]
+    return rows
 
 
 def average(rows: list[dict[str, Any]]) -> dict[str, float]:

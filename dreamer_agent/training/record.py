@@ -56,11 +56,13 @@ def record_episodes(
     seed: int,
     explore: bool = True,
     max_frames: int = 1000,
+    max_length: int = 27_000,
 ) -> Iterator[Recording]:
     """Run `episodes` episodes in `env`, which is one environment, and give each as it ends.
 
     `explore` samples actions; else the mode is taken. Only the first `max_frames` pictures of an episode are
-    kept, its rewards all.
+    kept, its rewards all. One that has not ended after `max_length` env steps is given as it stands, and ends the
+    recording.
     """
     driver = Driver(agent, env, seed + EVALUATION_SEED, explore)
     frames: list[np.ndarray] = []
@@ -73,8 +75,9 @@ def record_episodes(
             if len(frames) < max_frames:
                 frames.append(shrink(render(rows), MAX_SIDE).copy())
             rewards.append(float(rows.reward[0]))
-            if rows.is_last[0] and recorded < episodes:
-                recorded += 1
+            endless = len(rewards) > max_length and not rows.is_last[0]
+            if (rows.is_last[0] or endless) and recorded < episodes:
+                recorded = episodes if endless else recorded + 1
                 yield Recording(np.stack(frames), np.array(rewards))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import yaml
 
-from dreamer_agent.config import Config, read_config, save_config, to_dict
+from dreamer_agent.config import Config, flatten, read_config, save_config, to_dict
 from dreamer_agent.errors import RunDirectoryError
 
 MAY_CHANGE = ("train.", "replay.max_gb", "plugins", "init_from")  # what a resumed run may set anew
@@ -74,7 +74,7 @@ def provenance() -> dict[str, Any]:
 
 def _check_same(folder: Path, old: Config, new: Config) -> None:
     # `new` as it would be read back: YAML turns tuples into lists.
-    old_values, new_values = _flat(to_dict(old)), _flat(yaml.safe_load(yaml.safe_dump(to_dict(new))))
+    old_values, new_values = flatten(to_dict(old)), flatten(yaml.safe_load(yaml.safe_dump(to_dict(new))))
     for key in sorted(old_values | new_values):
         if key.startswith(MAY_CHANGE):
             continue
@@ -84,13 +84,6 @@ def _check_same(folder: Path, old: Config, new: Config) -> None:
                 f"{folder} holds a run with {key}={before}, but {key}={now} is asked for: give another "
                 f"run directory, or {key}={before} to resume. Nothing was changed there."
             )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
 
 
 def _version(name: str) -> str | None:

@@ -82,7 +82,7 @@ def fill(template: Params, weights: Mapping[str, np.ndarray], where: Path) -> Pa
 def read_weights(folder: Path) -> Named:
     """The parameters of a run directory (its newest checkpoint) or of an exported agent."""
     if (folder / "checkpoints").is_dir():
-        checkpoints = Checkpoints(folder / "checkpoints")
+        checkpoints = Checkpoints(folder / "checkpoints", create=False)
         try:
             return named(checkpoints.restore_raw()["params"])
         finally:

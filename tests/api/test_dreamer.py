@@ -89,7 +89,7 @@ def test_predict_takes_single_and_batched_observations(trained: Dreamer) -> None
     batch = np.stack([np.zeros(4), np.ones(4)])
     actions, states = trained.predict(batch, deterministic=True)
     assert actions.shape == (2,) and set(actions) <= {0, 1}
-    np.testing.assert_allclose(states.latent.deter[0], state.latent.deter[0], atol=1e-5)
+    np.testing.assert_allclose(states.carry.latent.deter[0], state.carry.latent.deter[0], atol=1e-5)
     again, _ = trained.predict(batch, deterministic=True)
     np.testing.assert_array_equal(again, actions)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(states))
@@ -102,12 +102,12 @@ def test_an_episode_start_forgets_the_state_of_its_row_only(trained: Dreamer) ->
     _, going_on = trained.predict(second, state, np.zeros(3, bool), deterministic=True)
     _, mixed = trained.predict(second, state, np.array([True, False, True]), deterministic=True)
     _, fresh = trained.predict(second, None, None, deterministic=True)
-    deter = [s.latent.deter for s in (going_on, mixed, fresh)]
+    deter = [s.carry.latent.deter for s in (going_on, mixed, fresh)]
     np.testing.assert_allclose(deter[1][1], deter[0][1], atol=1e-6)
     np.testing.assert_allclose(deter[1][[0, 2]], deter[2][[0, 2]], atol=1e-6)
     assert not np.allclose(deter[0], deter[2])
     _, default = trained.predict(second, state, deterministic=True)
-    np.testing.assert_allclose(default.latent.deter, deter[0], atol=1e-6)
+    np.testing.assert_allclose(default.carry.latent.deter, deter[0], atol=1e-6)
 
 
 def test_sampling_differs_from_call_to_call(trained: Dreamer) -> None:
@@ -138,7 +138,12 @@ def test_masks_can_be_passed_to_any_agent(trained: Dreamer) -> None:
         (lambda a: Dreamer.load("nowhere"), RunDirectoryError, "nowhere is no run directory"),
         (lambda a: Dreamer.load("pretrained:chess"), RunDirectoryError, "no pretrained agent 'chess'"),
         (lambda a: a.save(a.folder), RunDirectoryError, "holds something already"),
+        (lambda a: a.save(a.folder, overwrite=True), RunDirectoryError, "is the run directory of this agent"),
         (lambda a: a.export(a.folder), RunDirectoryError, "holds something already"),
+        (lambda a: a.evaluate(0), ConfigError, "0 episodes were asked for"),
+        (lambda a: a.dream(sequences=0), ConfigError, "0 sequences were asked for"),
+        (lambda a: a.dream(4, observed=4), ConfigError, "4 of 4 steps should be observed"),
+        (lambda a: Dreamer("CartPole-v1", init_from="nowhere", run="new")._open(), RunDirectoryError, "nowhere"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_harms_nothing(trained: Dreamer, call, error, sentence) -> None:
@@ -149,13 +154,96 @@ def test_a_mistake_is_one_sentence_and_harms_nothing(trained: Dreamer, call, err
     assert before == {path: path.read_bytes() for path in trained.folder.rglob("*") if path.is_file()}
 
 
+def test_a_mistake_in_init_from_makes_no_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="holds neither checkpoints nor"):
+        Dreamer("CartPole-v1", config=SMALL, init_from=tmp_path / "none", run=tmp_path / "run", quiet=True).learn(
+            10
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_seed_may_be_part_of_the_configuration() -> None:
+    assert Dreamer("CartPole-v1", config=["seed=3"]).folder == Path("runs/CartPole-v1-3")
+    assert Dreamer("CartPole-v1", config=["seed=3"], seed=4).config.seed == 4
+    assert Dreamer("CartPole-v1").config.seed == 0
+
+
+def test_two_lambdas_have_run_directories_of_their_own() -> None:
+    one, other = Dreamer(lambda: gym.make("CartPole-v1")), Dreamer(lambda: gym.make("Acrobot-v1"))
+    again = Dreamer(lambda: gym.make("CartPole-v1"))
+    assert one.folder == again.folder != other.folder
+    assert "CartPole-v1" in one.folder.name and not set("<>: ") & set(one.folder.name)
+
+
+def test_deterministic_predictions_draw_anew_at_each_step_of_an_episode(trained: Dreamer) -> None:
+    obs = np.zeros((1, 4))
+    _, first = trained.predict(obs, deterministic=True)
+    start = np.array([True])  # the same memory, one call later
+    _, second = trained.predict(obs, first, start, deterministic=True)
+    np.testing.assert_allclose(first.carry.latent.deter, second.carry.latent.deter, atol=1e-6)
+    stoch = [
+        trained.predict(np.zeros((200, 4)), state, np.ones(200, bool), deterministic=True)[1].carry.latent.stoch
+        for state in (None, trained.predict(np.zeros((200, 4)), deterministic=True)[1])
+    ]
+    assert not np.array_equal(*stoch)
+
+
+def test_a_saved_run_is_replaced_only_where_that_is_asked_for(trained: Dreamer, tmp_path: Path) -> None:
+    saved = trained.save(tmp_path / "saved")
+    (saved / "old").touch()
+    with pytest.raises(RunDirectoryError, match="overwrite=True"):
+        trained.save(saved)
+    assert trained.save(saved, overwrite=True) == saved and not (saved / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "thesis.txt").touch()
+    with pytest.raises(RunDirectoryError, match="holds something already"):
+        trained.save(tmp_path / "else", overwrite=True)
+    assert (tmp_path / "else" / "thesis.txt").exists()
+    assert Dreamer.load(saved).env_steps == trained.env_steps
+
+
+def test_a_script_that_starts_again_keeps_its_whole_replay(tmp_path: Path) -> None:
+    config = [*SMALL, "replay.prefill=10000"]  # no update: this is about the replay
+    with Dreamer("CartPole-v1", config=config, run=tmp_path / "run", quiet=True) as agent:
+        agent.learn(40).learn(400)
+        stored = agent._open().replay.added.sum()
+    assert agent.env_steps >= 440
+    with Dreamer("CartPole-v1", config=config, run=tmp_path / "run", quiet=True) as again:
+        again.learn(40)
+        replay = again._open().replay
+        assert not replay.dropped and replay.added.sum() == stored
+
+
+def test_a_loaded_agent_learns_on_in_another_environment_of_its_spaces(trained: Dreamer, tmp_path: Path) -> None:
+    trained.save(tmp_path / "saved")
+    env = gym.make("CartPole-v1")  # one, where the run had two
+    other = Dreamer.load(tmp_path / "saved", env=env, run=tmp_path / "new", quiet=True)
+    obs = np.random.default_rng(0).normal(size=(5, 4))
+    np.testing.assert_array_equal(
+        other.predict(obs, deterministic=True)[0], trained.predict(obs, deterministic=True)[0]
+    )
+    other.learn(40)
+    assert 40 <= other.env_steps < 45 and other.folder == tmp_path / "new"
+    other.close()
+    env.close()
+
+
+def test_actions_are_not_repeated_for_a_vector_environment() -> None:
+    env = gym.make_vec("CartPole-v1", num_envs=2)
+    for given in (env, lambda: gym.make_vec("CartPole-v1", num_envs=2)):
+        with pytest.raises(ConfigError, match=r"env.action_repeat=3 cannot be done for a vector environment"):
+            Dreamer(given, config=["env.action_repeat=3"])
+    env.close()
+
+
 def test_a_saved_agent_predicts_the_same_and_learns_on(trained: Dreamer, tmp_path: Path) -> None:
     trained.save(tmp_path / "saved")
     loaded = Dreamer.load(tmp_path / "saved", quiet=True)
     obs = np.random.default_rng(0).normal(size=(5, 4))
     ours, theirs = (agent.predict(obs, deterministic=True) for agent in (trained, loaded))
     np.testing.assert_array_equal(ours[0], theirs[0])
-    np.testing.assert_array_equal(ours[1].latent.deter, theirs[1].latent.deter)
+    np.testing.assert_array_equal(ours[1].carry.latent.deter, theirs[1].carry.latent.deter)
     loaded.learn(40)
     assert loaded.env_steps >= trained.env_steps + 40
     assert loaded._open().replay.added.sum() > trained._open().replay.added.sum()  # its replay came along
@@ -168,12 +256,12 @@ def test_an_exported_agent_is_the_same_policy(trained: Dreamer, tmp_path: Path) 
     loaded = Dreamer.load(tmp_path / "exported", quiet=True)
     obs = np.random.default_rng(0).normal(size=(5, 4))
     np.testing.assert_array_equal(
-        trained.predict(obs, deterministic=True)[1].latent.deter,
-        loaded.predict(obs, deterministic=True)[1].latent.deter,
+        trained.predict(obs, deterministic=True)[1].carry.latent.deter,
+        loaded.predict(obs, deterministic=True)[1].carry.latent.deter,
     )
     assert len(loaded.evaluate(2).returns) == 2
     other = Dreamer("CartPole-v1", config=SMALL, run=tmp_path / "other", seed=5, quiet=True)
-    agent, _, _ = other._known()
+    agent, _ = other._known()
     assert parity(tmp_path / "exported" / PROGRAM, agent, other._state().params)["deter"] > 1e-3
 
 
@@ -247,6 +335,8 @@ def test_nested_spaces_and_masks_go_the_whole_way(tmp_path: Path) -> None:
         start = False
     with pytest.raises(SpaceError, match="trained with action masks"):
         agent.predict(obs)
+    with pytest.raises(SpaceError, match=r"lacks '(pose|grid)'"):
+        agent.predict({"wrong": 1}, action_masks=info["action_mask"])
     agent.save(tmp_path / "saved")
     agent.close()
     assert Dreamer.load(tmp_path / "saved", env=Nested, quiet=True).evaluate(1).lengths == [7]

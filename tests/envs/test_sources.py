@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs import make_env, source_of
 from dreamer_agent.envs.toy import Catch
-from dreamer_agent.errors import ConfigError
+from dreamer_agent.errors import ConfigError, EnvironmentFault, MissingExtraError
 
 CONFIG = EnvConfig(id="unused", num_envs=3)
 
@@ -168,3 +168,29 @@ def test_arguments_that_a_constructor_does_not_take_are_told_in_one_sentence(giv
     with pytest.raises(ConfigError, match=r"does not take env\.kwargs .*wheels") as caught:
         source.make(EnvConfig(id=source.id, kwargs={"wheels": 4}), 1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_an_environment_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise gym.error.DependencyNotInstalled("MuJoCo is not installed, run `pip install mujoco`")
+
+    monkeypatch.setattr(gym, "make", lacking)
+    with pytest.raises(MissingExtraError, match="'Ant-v5' needs a package that is not installed: MuJoCo"):
+        make_env(EnvConfig(id="Ant-v5"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_simulator.py").write_text("import a_package_that_nobody_has\n")
+    with pytest.raises(ConfigError, match=r"'my_simulator' cannot be imported.*a_package_that_nobody_has"):
+        make_env(EnvConfig(id="my_simulator:Env"))
+
+
+def test_a_vector_environment_that_does_not_say_when_it_resets_is_taken_at_its_word() -> None:
+    class Silent(gym.vector.VectorWrapper):
+        metadata = {}  # noqa: RUF012
+
+    env = Silent(SyncVectorEnv([Walk, Walk], autoreset_mode=AutoresetMode.SAME_STEP))
+    with pytest.warns(UserWarning, match="does not say when it resets"):
+        vector = source_of(env).make(EnvConfig(), 2)
+    vector.reset(0)
+    with pytest.raises(EnvironmentFault, match=r"AutoresetMode\.SAME_STEP"):
+        for _ in range(50):
+            vector.step({"action": np.ones(2, np.int32)})

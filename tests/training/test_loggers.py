@@ -101,6 +101,12 @@ def test_every_run_has_metrics_and_tensorboard(tmp_path: Path) -> None:
     assert [point[:2] for point in points(tmp_path)] == [(5, "a"), (5, "b"), (10, "a"), (10, "picture")]
 
 
+def test_a_last_row_that_was_not_written_whole_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step')
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+    assert read_metrics(tmp_path / "none") == []
+
+
 def test_no_row_leaves_no_file(tmp_path: Path) -> None:
     MetricsWriter(tmp_path).close()
     assert not list(tmp_path.iterdir())

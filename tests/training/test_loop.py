@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from dreamer_agent.config import Config
-from dreamer_agent.errors import EnvironmentFault, RunDirectoryError
+from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
 from dreamer_agent.training import train
+from dreamer_agent.training.callbacks import Callback
 from dreamer_agent.training.loop import crossed
+from dreamer_agent.training.run_directory import newest_step
 from tests.conftest import small_config
 
 SHORT = [
@@ -95,10 +98,10 @@ def test_another_size_is_refused_and_nothing_changes(run: Path) -> None:
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-def test_an_environment_that_breaks_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_an_environment_that_breaks_costs_nothing(tmp_path: Path) -> None:
     from dreamer_agent.envs import make_env
 
-    config = short("train.steps=400")
+    config = short("train.steps=400", "train.checkpoint_every=10000")
 
     class Breaking:
         def __init__(self, env):
@@ -116,9 +119,35 @@ def test_an_environment_that_breaks_keeps_the_last_checkpoint(tmp_path: Path) ->
     folder = tmp_path / "run"
     with pytest.raises(EnvironmentFault):
         train(config, folder, make=lambda count: Breaking(make_env(config.env, count)), quiet=True)
-    assert [path.name for path in (folder / "checkpoints").iterdir() if path.name.isdigit()]
+    assert newest_step(folder) > 150  # 100 calls of two environments, less their resets
     train(config, folder, quiet=True)
     assert json.loads((folder / "evaluation.json").read_text())["env_steps"] >= 400
+
+
+def test_ctrl_c_ends_the_step_and_keeps_everything(tmp_path: Path) -> None:
+    class Impatient(Callback):
+        def on_step(self, trainer):
+            if trainer.counters.env_steps >= 120 and not trainer.stopping:
+                signal.raise_signal(signal.SIGINT)
+
+    folder, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    config = short("train.steps=400", "train.checkpoint_every=10000")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, folder, quiet=True, callbacks=Impatient())
+    assert 120 <= newest_step(folder) <= 124
+    assert signal.getsignal(signal.SIGINT) is before
+    assert rows(folder)[-1]["step"] == newest_step(folder)
+    train(config, folder, quiet=True)
+    assert json.loads((folder / "evaluation.json").read_text())["env_steps"] >= 400
+
+
+def test_another_number_of_environments_is_refused(tmp_path: Path) -> None:
+    from dreamer_agent.envs import make_env
+
+    config = short()
+    with pytest.raises(ConfigError, match=r"There are 3 environments, but env.num_envs=2: make them equal"):
+        train(config, tmp_path / "run", make=lambda count: make_env(config.env, 3), quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,12 @@ def test_long_episodes_keep_their_first_frames_and_all_rewards() -> None:
         assert len(recording.rewards) == 7
 
 
+def test_an_episode_that_does_not_end_is_given_as_far_as_it_went() -> None:
+    config = EnvConfig(id="Drawing-v0", kwargs={"length": 1000})
+    (recording,) = record(config, episodes=2, max_length=20)
+    assert len(recording.rewards) == 21
+
+
 def test_the_own_rendering_is_preferred_and_the_largest_image_stands_in() -> None:
     config = EnvConfig(id="Seeing-v0")
     (own,) = record(config, 1)

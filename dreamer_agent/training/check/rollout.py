@@ -77,8 +77,7 @@ class RandomRollout:
     """What was seen: numbers by observation key, rewards, episodes, faults as sentences.
 
     `calls` counts calls of all environments together, `steps` the env steps among them; `kept` are the first
-    steps as
-    the replay takes them, without latents.
+    steps as the replay takes them, without latents.
     """
 
     observations: dict[str, Numbers]
