@@ -20,6 +20,7 @@ def test_the_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, text=True, timeout=300)
     assert (site / "dreamer_agent" / "configs" / "classic.yaml").is_file()
+    assert (site / "dreamer_agent" / "pretrained" / "catch" / "weights.npz").is_file()
     train = [
         sys.executable, "-m", "dreamer_agent", "train", "CartPole-v1", "--preset", "classic", *TEST_SIZE,
         "train.steps=100", "replay.prefill=64", "replay.ratio=16", "train.eval_episodes=2", "env.num_envs=2",

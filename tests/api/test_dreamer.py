@@ -92,7 +92,7 @@ def test_predict_takes_single_and_batched_observations(trained: Dreamer) -> None
     np.testing.assert_allclose(states.carry.latent.deter[0], state.carry.latent.deter[0], atol=1e-5)
     again, _ = trained.predict(batch, deterministic=True)
     np.testing.assert_array_equal(again, actions)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(states))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(states.carry))
 
 
 def test_an_episode_start_forgets_the_state_of_its_row_only(trained: Dreamer) -> None:

@@ -193,4 +193,4 @@ def test_a_vector_environment_that_does_not_say_when_it_resets_is_taken_at_its_w
     vector.reset(0)
     with pytest.raises(EnvironmentFault, match=r"AutoresetMode\.SAME_STEP"):
         for _ in range(50):
-            vector.step({"action": np.ones(2, np.int32)})
+            vector.step({"action": np.full(2, 2, np.int32)})
