@@ -83,14 +83,22 @@ def main() -> None:
 
 
 def merge_result(path: Path, name: str, task: Task, result: dict, overrides: list[str]) -> None:
-    """Add or replace the result of one seed."""
-    old = json.loads(path.read_text()) if path.exists() else {"seeds": []}
-    seeds = [entry for entry in old["seeds"] if entry["seed"] != result["seed"]] + [result]
+    """Add or replace the result of one seed; results with other overrides are not mixed with it, but dropped."""
+    old = json.loads(path.read_text()) if path.exists() else {}
+    if old.get("overrides", []) != overrides:
+        old = {}
+    seeds = [entry for entry in old.get("seeds", []) if entry["seed"] != result["seed"]] + [result]
     seeds.sort(key=lambda entry: entry["seed"])
     command = " ".join(
         ["python benchmarks/learning.py", name, "--seeds", *(str(s["seed"]) for s in seeds), *overrides]
     )
-    content = {"command": command, **vars(task), "provenance": provenance(), "seeds": seeds}
+    content = {
+        "command": command,
+        **vars(task),
+        "overrides": overrides,
+        "provenance": provenance(),
+        "seeds": seeds,
+    }
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 

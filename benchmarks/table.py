@@ -24,8 +24,9 @@ def learning_rows() -> list[str]:
         ]
         minutes = " / ".join(f"{entry['minutes']:.1f}" for entry in seeds)
         steps = max(entry["env_steps"] for entry in seeds)
+        settings = ", ".join(f"`{name}`" for name in (content["preset"], *content.get("overrides", [])))
         rows.append(
-            f"| {content['env']} | `{content['preset']}` | {steps:,} | {len(seeds)} | {scores[0]} | {scores[1]} "
+            f"| {content['env']} | {settings} | {steps:,} | {len(seeds)} | {scores[0]} | {scores[1]} "
             f"| ≥ {content['goal']:g} | {minutes} |"
         )
     return rows

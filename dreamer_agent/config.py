@@ -52,7 +52,7 @@ class ModelConfig:
     kernel: int = 5  # side of the convolution kernels
     strided: bool = False  # halve images by strided convolutions instead of max-pooling (cheaper)
     unimix: float = 0.01  # share of the uniform distribution in every latent categorical
-    policy_unimix: float = 0.01  # and in every discrete action of the policy
+    policy_unimix: float = 0.0  # and in every discrete action of the policy; the reference leaves it out
     bins: int = 255  # two-hot bins of the reward head and the critic
 
 

@@ -227,8 +227,8 @@ class Trainer:
         return result
 
     def save(self) -> None:
-        """Write a checkpoint of everything that the run needs to go on."""
-        if self.checkpoints.latest() != self.counters.env_steps:
+        """Write a checkpoint of everything that the run needs to go on, unless there is nothing new."""
+        if self.counters.env_steps not in (0, self.checkpoints.latest()):
             self._save_in(self.checkpoints)
 
     def save_as(self, folder: Path) -> None:
