@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dreamer_agent.dreams import OpenLoop
 from dreamer_agent.plots.style import IMAGINED, OBSERVED, figure, rgb, save
 
 MAX_PANELS = 8
+LETTERS_PER_INCH = 13  # of a title
 NOTE = {"facecolor": "white", "alpha": 0.85, "lw": 0, "pad": 1.5}
 EXPLAINED = "the model sees the truth of the green steps and imagines the red ones from the actions alone"
 
@@ -47,7 +49,8 @@ def draw_images(dream: OpenLoop, key: str, path: Path, sequences: int = 3, frame
             if index == 0:
                 axis.set_title(f"step {step}", fontsize=8)
         axes[index][0].set_ylabel(f"sequence {sequence + 1}\n{name}", fontsize=8)
-    fig.suptitle(f"Open loop of '{key}': {EXPLAINED}", fontsize=10)
+    title = textwrap.fill(f"Open loop of '{key}': {EXPLAINED}", int(LETTERS_PER_INCH * fig.get_figwidth()))
+    fig.suptitle(title, fontsize=10)
     save(fig, path)
 
 
