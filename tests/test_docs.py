@@ -18,6 +18,7 @@ from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.loggers import LOGGERS
 from dreamer_agent.training.metrics import MetricsWriter
 from dreamer_agent.world_model import ENCODERS, make_encoder
+from tests.conftest import TEST_SIZE
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -72,6 +73,28 @@ def test_every_metric_of_the_update_is_explained(learner) -> None:
     page = (DOCS / "metrics.md").read_text()
     names = {re.sub(r"^loss/rec/.*", "loss/rec/KEY", name) for name in metrics}
     assert names and {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_the_readme_works(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Its programs with a small model and few steps."""
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(re.findall(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.S))
+    few = [
+        *TEST_SIZE, "env.num_envs=2", "replay.ratio=16", "replay.prefill=64", "train.steps=80",
+        "train.eval_envs=2", "train.eval_episodes=2",
+    ]  # fmt: skip
+    for long, short in (
+        ('Dreamer("CartPole-v1").learn(12_000)', f'Dreamer("CartPole-v1", config={few}).learn(80)'),
+        ('["env.id=CartPole-v1", "seed=1"]', f'["env.id=CartPole-v1", "seed=1", *{few}]'),
+        ("episodes=20", "episodes=2"),
+        ("episodes=100", "episodes=2"),
+    ):
+        assert long in text
+        text = text.replace(long, short)
+    names: dict = {}
+    exec(text, names)
+    assert names["action"] in (0, 1) and (tmp_path / "my_agent" / "checkpoints").is_dir()
+    assert len(names["sampled"].returns) == 2
 
 
 def test_the_python_page_works(tmp_path: Path, monkeypatch) -> None:
