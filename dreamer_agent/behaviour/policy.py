@@ -51,7 +51,7 @@ class ActorCritic:
     critic: Net
     act_specs: Specs
     bins: np.ndarray
-    unimix: float
+    unimix: float = 0.0
 
     @classmethod
     def create(cls, act_specs: Specs, config: ModelConfig, dtype: Any) -> ActorCritic:
