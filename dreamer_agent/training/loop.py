@@ -9,11 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from dreamer_agent.training.callbacks import Callback, as_callbacks
 from dreamer_agent.training.checkpoint import Checkpoints
 from dreamer_agent.training.driver import Driver, Episode, env_steps
 from dreamer_agent.training.evaluate import Evaluation, evaluate
+from dreamer_agent.training.interrupt import on_interrupt
 from dreamer_agent.training.metrics import MetricsWriter, average, check_loggers
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.weights import read_weights, start_from
@@ -171,7 +169,7 @@ class Trainer:
         self.window = Window(first_step=self.counters.env_steps)
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
-        with self.screen, _interrupts(self._interrupt):
+        with self.screen, on_interrupt(self._interrupt):
             while self.counters.env_steps < until and not self.stopping:
                 before = self.counters.env_steps
                 try:
@@ -356,25 +354,6 @@ class Trainer:
                 f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "
                 f"± {score['return_std']:.1f} over {score['episodes']} episodes{_cut(score)}"
             )
-
-
-@contextmanager
-def _interrupts(first: Callable[[], None]) -> Iterator[None]:
-    """Call `first` at the first Ctrl-C; later ones raise, as ever. Does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(*_: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        first()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _cut(score: dict[str, Any]) -> str:
