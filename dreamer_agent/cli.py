@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dreamer_agent.config import Config, all_keys, preset_names, to_dict
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, SpaceError
+from dreamer_agent.registry import in_one_line
 
 app = typer.Typer(
     help="Dreamer in JAX: learns a world model of an environment, and a policy inside it.",
@@ -65,7 +66,12 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"stopped; what was learned is in {folder}, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
-    pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
+    try:
+        pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
+    except Exception as error:  # a dream makes environments of its own, which may fail in many ways
+        why = in_one_line(error)
+        typer.echo(f"{folder} is trained and scored, but could not be drawn whole ({why}): see `dream`", err=True)
+        return
     Console().print("pictures: " + ", ".join(str(path) for path in pictures), soft_wrap=True)
 
 

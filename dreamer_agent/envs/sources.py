@@ -161,9 +161,12 @@ def _kwargs_of(spec: Any) -> dict[str, Any]:
     return kwargs
 
 
-def _name_of_lambda(code: types.CodeType) -> str:
-    """A name by what a lambda calls and with which constants, so that two do not share a run directory."""
-    plain = [value for value in code.co_consts if isinstance(value, str | int | float | tuple)]
+def _name_of_lambda(function: types.FunctionType) -> str:
+    """A name by what a lambda calls and with which values, so that two do not share a run directory."""
+    code = function.__code__
+    captured = [cell.cell_contents for cell in function.__closure__ or ()]
+    values = [*code.co_consts, *(function.__defaults__ or ()), *captured]
+    plain = [value for value in values if isinstance(value, str | int | float | tuple)]
     inside = f"{code.co_names} {code.co_freevars} {plain}"
     words = [*code.co_names[-1:], *(value for value in plain if isinstance(value, str) and len(value) < 40)][:2]
     return "-".join(["lambda", *words, f"{zlib.crc32(inside.encode()):08x}"])
@@ -181,6 +184,6 @@ def _name(env: Any) -> str:
     if name is None:
         return f"{OBJECT}:{type(env).__name__}"
     if name.endswith("<lambda>"):
-        return f"{OBJECT}:{_name_of_lambda(env.__code__)}"
+        return f"{OBJECT}:{_name_of_lambda(env)}"
     importable = name.isidentifier() and getattr(env, "__module__", "__main__") != "__main__"
     return f"{env.__module__}:{name}" if importable else f"{OBJECT}:{name}"

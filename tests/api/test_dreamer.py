@@ -173,6 +173,9 @@ def test_two_lambdas_have_run_directories_of_their_own() -> None:
     again = Dreamer(lambda: gym.make("CartPole-v1"))
     assert one.folder == again.folder != other.folder
     assert "CartPole-v1" in one.folder.name and not set("<>: ") & set(one.folder.name)
+    captured = [Dreamer(lambda name=name: gym.make(name)).folder for name in ("CartPole-v1", "Acrobot-v1")]
+    closed = [(lambda name: Dreamer(lambda: gym.make(name)).folder)(n) for n in ("CartPole-v1", "Acrobot-v1")]
+    assert captured[0] != captured[1] and closed[0] != closed[1]
 
 
 def test_deterministic_predictions_draw_anew_at_each_step_of_an_episode(trained: Dreamer) -> None:
