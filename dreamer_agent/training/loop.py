@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from dreamer_agent.agent import Agent, AgentState
+from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Interface, VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
@@ -89,7 +90,7 @@ class Trainer:
         self.stopping = self.interrupted = False
         self.replay = make_replay(config, agent)
         self.state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
-        self.update = jax.jit(agent.update, donate_argnums=0)
+        self.update = compiled(agent.update, donate_argnums=0)
         self.screen = Screen(config.train.steps, 0, quiet)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
         if self.checkpoints.latest() is not None:

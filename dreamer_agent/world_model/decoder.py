@@ -20,6 +20,7 @@ from dreamer_agent.nets import (
     RMSNorm,
     from_linen,
     join_blocks,
+    split_blocks,
     truncated_normal,
 )
 from dreamer_agent.specs import Specs, is_mask, split_specs
@@ -52,7 +53,7 @@ class ConvDecoder(nn.Module):
         """The smallest feature map: block-linear in h plus a two-layer map of z."""
         c, (height, width), depth = self.config, self.stages[-1], self.channels[-1]
         size = height * width * depth
-        x = BlockLinear(size, c.blocks, self.dtype, name="from_deter")(latent.deter)
+        x = BlockLinear(size, c.blocks, self.dtype, name="from_deter")(split_blocks(latent.deter, c.blocks))
         x = join_blocks(x.reshape(c.blocks, -1, height, width, depth // c.blocks))
         z = latent.stoch.reshape(latent.stoch.shape[0], -1)
         z = MLP(1, 2 * c.units, self.dtype, name="stoch")(z)
