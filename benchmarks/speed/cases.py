@@ -14,6 +14,7 @@ import numpy as np
 Spec = tuple[str, tuple[int, ...], int]  # kind, shape, classes: the words of dreamer_agent.specs.ArraySpec
 Array = np.ndarray
 FLAG_RATE = 0.01  # share of steps that end an episode
+REPLAY_ENVS, REPLAY_STEPS = 16, 16_384  # streams of the replay, and the steps that it holds in all
 
 PROPRIO: dict[str, Spec] = {"obs": ("continuous", (24,), 0)}
 IMAGE: dict[str, Spec] = {"image": ("image", (64, 64, 3), 0)}
@@ -67,9 +68,22 @@ def random_batch(case: Case, seed: int = 0) -> dict[str, Any]:
 
     Needs `case.settings`. The latents are those of the categorical model: float32 deter, uint8 indices.
     """
-    replay, model = case.settings["replay"], case.settings["model"]
-    lead = (replay["batch_size"], 1 + replay["batch_length"])
-    rng = np.random.default_rng(seed)
+    replay = case.settings["replay"]
+    return random_rows(case, (replay["batch_size"], 1 + replay["batch_length"]), seed)
+
+
+def random_steps(case: Case) -> dict[str, Any]:
+    """One step of every environment `[REPLAY_ENVS, ...]`, as it is added to a replay."""
+    rows = random_rows(case, (REPLAY_ENVS, 1), 0)
+    return {
+        key: {name: array[:, 0] for name, array in value.items()} if isinstance(value, dict) else value[:, 0]
+        for key, value in rows.items()
+    }
+
+
+def random_rows(case: Case, lead: tuple[int, int], seed: int) -> dict[str, Any]:
+    """Steps with two leading dimensions, environments and time."""
+    model, rng = case.settings["model"], np.random.default_rng(seed)
     last = rng.random(lead) < FLAG_RATE
     first = np.concatenate([np.zeros((lead[0], 1), bool), last[:, :-1]], 1)
     return {

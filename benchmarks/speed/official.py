@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.cases import Case, Spec, random_batch
+from benchmarks.speed.cases import (
+    REPLAY_ENVS,
+    REPLAY_STEPS,
+    Case,
+    Spec,
+    random_array,
+    random_batch,
+    random_steps,
+)
 from benchmarks.speed.serve import peak_memory, serve, timed
 
 JIT_ARGUMENTS = ("in_shardings", "out_shardings", "static_argnums", "static_argnames", "donate_argnums")
@@ -43,24 +51,70 @@ class Official:
         """Trace and compile the update, as `Agent._compile_train` does, and run it once."""
         from embodied.jax import internal
 
+        from benchmarks.speed.flops import count_flops
+
         agent, batch = self.agent, self.case.settings["replay"]["batch_size"]
-        start = time.perf_counter()
-        self.data = internal.device_put(as_official(self.case), agent.train_sharded)
+        self.data = internal.device_put(as_official(random_batch(self.case), self.case), agent.train_sharded)
         self.seed = agent._seeds(0, agent.train_mirrored)
         self.carry = agent.init_train(batch)
         kept = {key: value for key, value in agent.params.items() if key in agent.policy_keys}
         given = {key: value for key, value in agent.params.items() if key not in agent.policy_keys}
         with agent.train_mesh:
-            lowered = agent._train.lower(given, kept, self.seed, self.carry, self.data)
-            traced = time.perf_counter()
+            start = time.perf_counter()
+            traced = agent._train.trace(given, kept, self.seed, self.carry, self.data)
+            lowered = traced.lower()
+            middle = time.perf_counter()
             agent._train = lowered.compile()
-        compiled = time.perf_counter()
+        end = time.perf_counter()
         self._update()
-        return {"trace_s": traced - start, "compile_s": compiled - traced}
+        return {"trace_s": middle - start, "compile_s": end - middle, "flops": count_flops(traced.jaxpr)}
 
     def update(self, seconds: float = 0.0, least: int = 1) -> dict[str, list[float]]:
         """Milliseconds of each update, on a batch that lies on the device."""
         return {"ms": timed(self._update, seconds, least)}
+
+    def policy(self, envs: int, seconds: float = 0.0, least: int = 1) -> dict[str, list[float]]:
+        """Milliseconds of acting in `envs` environments, with the copies from and to NumPy."""
+        rng = np.random.default_rng(0)
+        obs = {key: random_array(rng, spec, (envs,)) for key, spec in self.case.obs.items()}
+        obs["reward"] = np.zeros(envs, np.float32)
+        obs |= {flag: np.zeros(envs, bool) for flag in FLAGS}
+        carry = self.agent.init_policy(envs)
+
+        def step() -> None:
+            nonlocal carry
+            carry, _, _ = self.agent.policy(carry, obs)
+
+        step()
+        return {"ms": timed(step, seconds, least)}
+
+    def fill(self) -> dict[str, Any]:
+        """Fill a replay and serve its online queue, so that sampling draws uniformly from then on."""
+        import embodied
+
+        replay = self.case.settings["replay"]
+        length, self.batch = 1 + replay["batch_length"], replay["batch_size"]
+        self.replay = embodied.replay.Replay(length, REPLAY_STEPS, online=True)
+        steps = as_official(random_steps(self.case), self.case)
+        del steps["stepid"], steps["consec"]  # the replay adds them
+        self.steps = [{key: array[env] for key, array in steps.items()} for env in range(REPLAY_ENVS)]
+        for _ in range(REPLAY_STEPS // REPLAY_ENVS):
+            self._add()
+        for _ in range(REPLAY_STEPS // (self.batch * length) + 1):
+            self.replay.sample(self.batch)
+        return {}
+
+    def sample(self, seconds: float = 0.0, least: int = 1) -> dict[str, list[float]]:
+        """Milliseconds of sampling a batch."""
+        return {"ms": timed(lambda: self.replay.sample(self.batch), seconds, least)}
+
+    def add(self, seconds: float = 0.0, least: int = 1) -> dict[str, list[float]]:
+        """Milliseconds of adding one step of every environment."""
+        return {"ms": timed(self._add, seconds, least)}
+
+    def _add(self) -> None:
+        for env, step in enumerate(self.steps):
+            self.replay.add(step, env)
 
     def _update(self) -> None:
         import jax
@@ -128,9 +182,9 @@ def spaces(case: Case) -> tuple[dict[str, Any], dict[str, Any]]:
     return obs, {key: space(spec) for key, spec in case.act.items()}
 
 
-def as_official(case: Case) -> dict[str, Any]:
-    """Our random batch in its form: one level, latents one-hot, with the bookkeeping that it expects."""
-    batch, classes = random_batch(case), case.settings["model"]["classes"]
+def as_official(batch: dict[str, Any], case: Case) -> dict[str, Any]:
+    """Our random steps in its form: one level, latents one-hot, with the bookkeeping that it expects."""
+    classes = case.settings["model"]["classes"]
     lead, latent = batch["reward"].shape, batch["latent"]
     return {
         **batch["obs"],
@@ -146,7 +200,8 @@ def as_official(case: Case) -> dict[str, Any]:
 def main() -> None:
     sys.path.insert(0, sys.argv[1])
     theirs = Official()
-    serve({"build": theirs.build, "compile": theirs.compile, "update": theirs.update, "peak": peak_memory})
+    names = ("build", "compile", "update", "policy", "fill", "sample", "add")
+    serve({"peak": peak_memory, **{name: getattr(theirs, name) for name in names}})
 
 
 if __name__ == "__main__":

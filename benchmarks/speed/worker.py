@@ -19,7 +19,11 @@ MODULES = {"dreamer_agent": "benchmarks.speed.ours", "dreamerv3": "benchmarks.sp
 
 
 class WorkerError(Exception):
-    """A contender could not do what it was asked for."""
+    """The contender `worker` could not do what it was asked for."""
+
+    def __init__(self, message: str, worker: str = ""):
+        super().__init__(message)
+        self.worker = worker
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class Contender:
 
     name: str
     command: tuple[str, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a version of this library."""
+        return MODULES["dreamer_agent"] in self.command
 
     @classmethod
     def ours(cls) -> Contender:
@@ -76,10 +85,10 @@ class Worker:
         finally:
             timer.cancel()
         if not line:
-            raise WorkerError(f"{self.name} ended during '{do}': {self._tail()}")
+            raise WorkerError(f"{self.name} ended during '{do}': {self._tail()}", self.name)
         reply = json.loads(line)
         if "error" in reply:
-            raise WorkerError(f"{self.name} failed at '{do}': {reply['error']}")
+            raise WorkerError(f"{self.name} failed at '{do}': {reply['error']}", self.name)
         return reply
 
     def close(self) -> None:
