@@ -15,6 +15,7 @@ from benchmarks.speed.cases import Case, random_array, random_batch
 from benchmarks.speed.flops import Matmul, count_flops
 from benchmarks.speed.serve import peak_memory, timed
 from dreamer_agent.agent import Agent, count_parameters
+from dreamer_agent.compiling import compiled
 from dreamer_agent.config import load_config
 from dreamer_agent.envs import Rows
 from dreamer_agent.specs import ArraySpec
@@ -60,7 +61,7 @@ class Learner:
             function, batch = _in_one_call(function), _stack([batch] * updates)
         self.batch = jax.device_put(batch)
         start = time.perf_counter()
-        traced = jax.jit(function, donate_argnums=0).trace(self.state, self.batch)
+        traced = compiled(function, donate_argnums=0).trace(self.state, self.batch)
         lowered = traced.lower()
         middle = time.perf_counter()
         self.program = lowered.compile()

@@ -18,10 +18,10 @@ from dreamer_agent.nets import (
     Linear,
     Net,
     RMSNorm,
+    UpsampledConv,
     from_linen,
     join_blocks,
     split_blocks,
-    truncated_normal,
 )
 from dreamer_agent.specs import Specs, is_mask, split_specs
 from dreamer_agent.world_model.encoder import image_groups, image_stages, stage_channels
@@ -44,9 +44,9 @@ class ConvDecoder(nn.Module):
         """Latents `[N, ...]` to pixels `[N, H, W, C]` in [0, 1]."""
         x = self._spatial(latent)
         for index in reversed(range(len(self.channels) - 1)):
-            x = self._conv(self._upsample(x, self.stages[index + 1]), self.channels[index], f"conv{index}")
+            x = self._double(x, self.channels[index], self.stages[index + 1], f"conv{index}")
             x = nn.silu(RMSNorm(name=f"norm{index}")(x))
-        x = self._conv(self._upsample(x, self.stages[0]), self.out_channels, "image")
+        x = self._double(x, self.out_channels, self.stages[0], "image")
         return nn.sigmoid(x.astype(jnp.float32))
 
     def _spatial(self, latent: Latent) -> Array:
@@ -60,13 +60,9 @@ class ConvDecoder(nn.Module):
         x = x + Linear((height, width, depth), dtype=self.dtype, name="from_stoch")(z)
         return nn.silu(RMSNorm(name="spatial_norm")(x))
 
-    def _upsample(self, x: Array, size: tuple[int, int]) -> Array:
-        """Nearest neighbour, cut to `size` where halving had rounded up."""
-        return x.repeat(2, -2).repeat(2, -3)[:, : size[0], : size[1]]
-
-    def _conv(self, x: Array, features: int, name: str) -> Array:
-        kernel = (self.config.kernel,) * 2
-        return nn.Conv(features, kernel, dtype=self.dtype, kernel_init=truncated_normal(), name=name)(x)
+    def _double(self, x: Array, features: int, size: tuple[int, int], name: str) -> Array:
+        """Nearest neighbour, cut to `size` where halving had rounded up, then a convolution."""
+        return UpsampledConv(features, self.config.kernel, size, self.dtype, name=name)(x)
 
 
 class DictDecoder(nn.Module):
