@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from dreamer_agent.training.interrupt import on_interrupt
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
 from dreamer_agent.training.progress import Counters, Stopwatch, Window
 from dreamer_agent.training.screen import Screen
+from dreamer_agent.training.startup import Startup
 from dreamer_agent.training.updates import Updates, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
 from dreamer_agent.world_model import CONTEXT
@@ -47,14 +49,16 @@ SPACES = "spaces.json"
 
 
 def train(
-    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, callbacks: Any = None
-) -> list[Evaluation]:
+    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, callbacks: Any = None,
+    began: float | None = None,
+) -> list[Evaluation]:  # fmt: skip
     """Train in the run directory `folder` until `config.train.steps` and evaluate the final parameters.
 
     A directory that holds a run of the same configuration is resumed. `make(num_envs)` overrides the environment
-    that `config.env` names. Gives the final evaluations, sampled and mode.
+    that `config.env` names. `began` is when the command began, in seconds since the epoch. Gives the final
+    evaluations, sampled and mode.
     """
-    trainer = Trainer.open(config, folder, make, quiet)
+    trainer = Trainer.open(config, folder, make, quiet, began)
     try:
         trainer.run(config.train.steps, callbacks)
         return trainer.score()
@@ -65,8 +69,12 @@ def train(
 class Trainer:
     """One run: the learner, its replay and environments, and the counters that drive them."""
 
-    def __init__(self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool):
+    def __init__(
+        self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool,
+        startup: Startup,
+    ):  # fmt: skip
         self.config, self.folder, self.agent, self.env, self.make = config, folder, agent, env, make
+        self.startup = startup
         self.counters, self.window, self.clock = Counters(), Window(), Stopwatch()
         self.callbacks: list[Callback] = []
         self.stopping = self.interrupted = False
@@ -85,16 +93,22 @@ class Trainer:
         self.writer = MetricsWriter(folder, self.counters.env_steps, config)
 
     @classmethod
-    def open(cls, config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False) -> Trainer:
-        """Start a run in `folder`, or resume the one that lies there.
+    def open(
+        cls, config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False,
+        began: float | None = None,
+    ) -> Trainer:  # fmt: skip
+        """Start a run in `folder`, or resume the one that lies there; the time until its first update is taken
+        from `began`, by default now.
 
         Raises a `DreamerError` where the environment, the memory or the directory does not fit; nothing was
         changed on disk then.
         """
+        opened = time.time()
         import_plugins(config.plugins)
         check_loggers(config)
         make = make or (lambda count: make_env(config.env, count))
         env = make(config.env.num_envs)
+        startup = Startup(opened, began)
         try:
             if env.num_envs != config.env.num_envs:
                 raise ConfigError(
@@ -109,8 +123,9 @@ class Trainer:
                 read_weights(Path(config.init_from))  # while nothing has been written
             run_directory.prepare(folder, config)
             env.interface.save(folder / SPACES)
-            trainer = cls(config, folder, agent, env, make, quiet)
+            trainer = cls(config, folder, agent, env, make, quiet, startup)
         except BaseException:
+            startup.close()
             env.close()
             raise
         trainer.introduce(sizes)
@@ -153,6 +168,7 @@ class Trainer:
         self._new_window()
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
+        self.startup.fill()
         with self.screen, on_interrupt(self._interrupt):
             while self.counters.env_steps < until and not self.stopping:
                 before = self.counters.env_steps
@@ -162,6 +178,7 @@ class Trainer:
             self._finish()
             if self.counters.env_steps > self.window.first_step:
                 self._log()
+        self.startup.close()
         self._call("on_end")
         self.save()
         if self.interrupted:
@@ -175,6 +192,7 @@ class Trainer:
 
     def close(self) -> None:
         """Flush the logs and free the environments."""
+        self.startup.close()
         self.writer.close()
         self.checkpoints.close()
         self.env.close()
@@ -256,9 +274,13 @@ class Trainer:
         """Launch the updates that are due with `env_steps`; their metrics, perhaps still being computed."""
         launched = []
         while self.replay.ready() and self.counters.updates + self.updates.count <= self.updates_due(env_steps):
+            self.startup.filled()
             self.state, metrics = self.updates.launch(self.state, self.replay)
             self.counters.updates += self.updates.count
             launched.append(metrics)
+            if self.startup.listening:
+                jax.block_until_ready(metrics)
+                self.screen.say(self.startup.updated())
         return launched
 
     def _store(self, acts: list[Launched]) -> None:
@@ -301,7 +323,7 @@ class Trainer:
 
     def _log(self) -> None:
         metrics, self.updates.done = self.updates.done, []
-        row = self.window.row(self.counters, metrics, self.clock)
+        row = self.window.row(self.counters, metrics, self.clock) | self.startup.row()
         self.writer.write(self.counters.env_steps, row)
         self.screen.row(self.counters.env_steps, row)
         self._new_window()
