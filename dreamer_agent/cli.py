@@ -57,12 +57,14 @@ def train(
 
     Without --preset, one is chosen by what the environment observes. The same command goes on where it stopped.
     """
+    import psutil
+
     from dreamer_agent import api, plots
 
     config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
     folder = run or api.default_folder(config)
     try:
-        api.train(config, folder)
+        api.train(config, folder, began=psutil.Process().create_time())
     except KeyboardInterrupt:
         typer.echo(f"stopped; what was learned is in {folder}, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None

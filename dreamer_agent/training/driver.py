@@ -27,6 +27,13 @@ class Episode(NamedTuple):
     cut: bool = False
 
 
+class Launched(NamedTuple):
+    """Rows that the policy was handed, and its latents and actions `[E, ...]`, perhaps still being computed."""
+
+    rows: Rows
+    packed: dict[str, Any]
+
+
 class Driver:
     """Steps a `VectorEnv` with an agent's policy.
 
@@ -42,7 +49,7 @@ class Driver:
 
     def restart(self, seed: int | None = None) -> None:
         """Reset all environments and forget everything about them."""
-        self.carry = jax.device_put(self.agent.init_act(self.env.num_envs))
+        self.carry = _start(self.agent, self.env.num_envs)
         self.pending = self.env.reset(self.seed if seed is None else seed)
         self.score = np.zeros(self.env.num_envs)
         self.length = np.zeros(self.env.num_envs, int)
@@ -50,7 +57,12 @@ class Driver:
 
     def rows(self, params: Params) -> Iterator[tuple[Rows, dict[str, Any]]]:
         """One step of all environments: each batch of rows, and the step to store for it."""
+        return self.take(self.launch(params))
+
+    def launch(self, params: Params) -> list[Launched]:
+        """Hand the rows that wait to the policy, without waiting for its actions; `take` them before the next."""
         acting = {key: params[key] for key in ACTING}
+        launched = []
         for rows in self.pending:
             counter = np.uint32(self.calls)
             self.carry, packed = _act(
@@ -58,11 +70,25 @@ class Driver:
                 self.explore, rows.mask,
             )  # fmt: skip
             self.calls += 1
+            launched.append(Launched(rows, packed))
+        return launched
+
+    def take(self, launched: list[Launched]) -> Iterator[tuple[Rows, dict[str, Any]]]:
+        """Wait for the policy: each batch of rows, and the step to store for it; then step the environments.
+
+        On a CPU the policy may read the very memory of the observations: the environments, which may write their
+        next ones there, are stepped only when it is done.
+        """
+        for rows, packed in launched:
             packed = jax.tree.map(np.asarray, packed)
             self._count(rows)
             step = {key: value for key, value in rows._asdict().items() if key != "mask"}
             yield rows, step | packed
         self.pending = self.env.step(packed["action"])
+
+    def env_steps_waiting(self) -> int:
+        """How many env steps the rows stand for that the policy has not seen yet."""
+        return sum(env_steps(rows) for rows in self.pending)
 
     def finished(self) -> list[Episode]:
         """The episodes that ended since the last call."""
@@ -92,6 +118,12 @@ def env_steps(rows: Rows) -> int:
     """How many env steps the rows stand for: a reset is none."""
     counted = ~rows.is_first if rows.mask is None else rows.mask & ~rows.is_first
     return int(counted.sum())
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _start(agent: Agent, num_envs: int) -> ActState:
+    """`Agent.init_act` as one program: many small ones take longer to compile than it takes to run them."""
+    return agent.init_act(num_envs)
 
 
 @partial(jax.jit, static_argnums=0)
