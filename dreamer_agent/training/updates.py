@@ -82,7 +82,7 @@ class Updates:
             return
         self._wait(flight)
         with self.clock("replay"):
-            latents = jax.tree.map(np.asarray, flight.latents)
+            latents = jax.device_get(flight.latents)
             for index, ids in enumerate(flight.ids):
                 replay.update_latents(ids, jax.tree.map(lambda x, i=index: x[i], latents))
         self.done.append(flight.metrics)
