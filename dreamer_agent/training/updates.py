@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dreamer_agent.agent import Agent, AgentState, Metrics
+from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
 from dreamer_agent.replay import HostReplay, replay_bytes
 from dreamer_agent.training.budget import layout_of
@@ -89,8 +90,8 @@ class Updates:
 
 
 def program_of(agent: Agent) -> Any:
-    """`update_many` for `agent`, jitted: `(state, batches)`, of which the arrays of `state` are used up."""
-    return jax.jit(partial(update_many, agent), donate_argnums=0)
+    """`update_many` for `agent`, compiled when it is first called. The arrays of its argument `state` are used up."""
+    return compiled(partial(update_many, agent), donate_argnums=0)
 
 
 def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentState, Tree, Metrics]:
