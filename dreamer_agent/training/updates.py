@@ -90,7 +90,7 @@ class Updates:
 
 
 def program_of(agent: Agent) -> Any:
-    """`update_many` for `agent`, compiled when it is first called. The arrays of its argument `state` are used up."""
+    """`update_many` for `agent`, compiled when it is first called; the arrays of its `state` are used up."""
     return compiled(partial(update_many, agent), donate_argnums=0)
 
 
