@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -218,6 +219,7 @@ def _configuration(
 def main() -> None:
     """Run the command line; errors that the user can mend are one sentence and exit code 2."""
     logging.getLogger("absl").setLevel(logging.ERROR)
+    gc.set_threshold(50_000, 50, 100)  # tracing makes very many objects that stay; looking at them takes seconds
     try:
         app()
     except DreamerError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import jax
@@ -14,26 +14,9 @@ import jax
 CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
 
 
-class compiled:
-    """`jax.jit(function, **options)` with the compiler options that suit the learner on this backend.
-
-    It is made when it is first needed, so that a module may hold one without choosing the backend at its import.
-    """
-
-    def __init__(self, function: Callable[..., Any], **options: Any):
-        self.function, self.options = function, options
-
-    @cached_property
-    def jitted(self) -> Any:
-        """What `jax.jit` gives: `lower`, `trace` and so on."""
-        return jax.jit(self.function, compiler_options=compiler_options(), **self.options)
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Compile for these shapes and types, unless that was done, and run."""
-        return self.jitted(*arguments, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.jitted, name)
+def compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """`jax.jit(function, **options)` with the compiler options that suit the learner on this backend."""
+    return jax.jit(function, compiler_options=compiler_options(), **options)
 
 
 def compiler_options() -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Driver:
         next ones there, are stepped only when it is done.
         """
         for rows, packed in launched:
-            packed = jax.tree.map(np.asarray, packed)
+            packed = jax.device_get(packed)
             self._count(rows)
             step = {key: value for key, value in rows._asdict().items() if key != "mask"}
             yield rows, step | packed

@@ -1,4 +1,4 @@
-"""Where the time goes until the first update: imports, tracing, compiling, filling the replay."""
+"""Where the time goes until the first update: imports, tracing, compiling or loading, filling the replay."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 import jax
 
 TRACING = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
-COMPILING = "/jax/core/compile/backend_compile_duration"  # by XLA, or the load from its cache
-LABELS = {"import": "import", "trace": "trace", "compile": "compile or load", "prefill": "prefill"}
+COMPILING = "/jax/core/compile/backend_compile_duration"  # with the time of loading
+LOADING = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 class Startup:
     """Takes the time from when the run was `opened` to the end of the first update.
 
     It is taken from `began`, where the command began before (both in seconds since the epoch). JAX tells how long
-    it traces and compiles, until `close`; programs of an environment count, too.
+    it traces, compiles and loads, until `close`; programs of an environment count, too.
     """
 
     def __init__(self, opened: float, began: float | None = None):
         self.began = opened if began is None else began
         self.known = {} if began is None else {"import": opened - began}
-        self.trace = self.compile = 0.0
+        self.spent = dict.fromkeys(("trace", "compile", "load"), 0.0)
         self.filling: float | None = None  # when the replay began to be filled
         self.prefill = 0.0
         self.parts: dict[str, float] = {}
@@ -42,9 +42,9 @@ class Startup:
         """The first update is done: a line that says what took how long, which `row` gives as numbers."""
         self.close()
         total = time.time() - self.began
-        known = {**self.known, "trace": self.trace, "compile": self.compile, "prefill": self.prefill}
+        known = {**self.known, **self.spent, "prefill": self.prefill}
         self.parts = {"total": total, **known, "other": total - sum(known.values())}
-        named = [f"{LABELS.get(key, key)} {value:.1f}" for key, value in self.parts.items() if key != "total"]
+        named = [f"{key} {value:.1f}" for key, value in self.parts.items() if key != "total"]
         return f"first update after {total:.1f} s: {', '.join(named)}"
 
     def row(self) -> dict[str, float]:
@@ -60,10 +60,13 @@ class Startup:
 
     @property
     def _xla(self) -> float:
-        return self.trace + self.compile
+        return sum(self.spent.values())
 
     def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
         if event in TRACING:
-            self.trace += duration_secs
+            self.spent["trace"] += duration_secs
         elif event == COMPILING:
-            self.compile += duration_secs
+            self.spent["compile"] += duration_secs
+        elif event == LOADING:
+            self.spent["load"] += duration_secs
+            self.spent["compile"] -= duration_secs

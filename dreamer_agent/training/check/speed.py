@@ -21,7 +21,7 @@ from dreamer_agent.training import budget
 from dreamer_agent.training.check.rollout import RandomPolicy, RandomRollout, sentence_of
 from dreamer_agent.training.driver import Driver
 from dreamer_agent.training.progress import Stopwatch
-from dreamer_agent.training.updates import Updates, sample_many, update_many, updates_per_dispatch
+from dreamer_agent.training.updates import Updates, sample_many, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
 from dreamer_agent.world_model import CONTEXT
 
@@ -127,10 +127,11 @@ def _time_update(
     config: Config, agent: Agent, state: Any, rollout: RandomRollout, seconds: float
 ) -> tuple[float, float, int | None]:
     replay, count = filled_replay(config, agent, rollout), updates_per_dispatch(config, agent)
-    start = time.monotonic()
-    program = update_many.lower(agent, state, sample_many(replay, count)[0]).compile()
-    compiling = time.monotonic() - start
     held, updates = [state], Updates(agent, count, overlap=False, clock=Stopwatch())
+    start = time.monotonic()
+    program = updates.program.lower(state, sample_many(replay, count)[0]).compile()
+    compiling = time.monotonic() - start
+    updates.program = program
 
     def once() -> None:
         held[0], _ = updates.launch(held[0], replay)
