@@ -121,6 +121,8 @@ class TrainConfig:
     eval_episodes: int = 20  # episodes of an evaluation
     eval_envs: int = 10  # environments that an evaluation steps together
     eval_max_length: int = 27_000  # env steps after which an episode of an evaluation counts as it stands
+    overlap: bool = True  # step the environments and sample while updates run; off: wait, and see the same
+    updates_per_dispatch: int = 0  # updates in one compiled call; 0: what the ratio owes for an act, at most 16
     loggers: tuple[str, ...] = ()  # registered loggers beside metrics.jsonl and TensorBoard: wandb, or your own
 
 
@@ -268,6 +270,7 @@ def validate(config: Config) -> Config:
         "train.log_every": config.train.log_every,
         "train.checkpoint_every": config.train.checkpoint_every,
         "train.keep_checkpoints": config.train.keep_checkpoints,
+        "train.updates_per_dispatch": config.train.updates_per_dispatch + 1,
         "train.eval_episodes": config.train.eval_episodes,
         "train.eval_envs": config.train.eval_envs,
         "train.eval_max_length": config.train.eval_max_length,

@@ -33,7 +33,10 @@ class Callback:
         """After an episode of training ended: its environment, undiscounted return and length."""
 
     def on_update(self, trainer: Trainer, metrics: dict[str, Any]) -> bool | None:
-        """After an update. `metrics` are scalars on the device; reading one waits for the update."""
+        """After a dispatch of updates was launched (`train.updates_per_dispatch`), and the step made beside it.
+
+        `metrics` are their means, scalars on the device; reading one waits for the updates.
+        """
 
     def on_evaluation(self, trainer: Trainer, evaluation: Evaluation) -> bool | None:
         """After an evaluation (`train.eval_every`, and at the end of a training from the command line)."""

@@ -27,6 +27,13 @@ class Episode(NamedTuple):
     cut: bool = False
 
 
+class Launched(NamedTuple):
+    """Rows that the policy was handed, and its latents and actions `[E, ...]`, perhaps still being computed."""
+
+    rows: Rows
+    packed: dict[str, Any]
+
+
 class Driver:
     """Steps a `VectorEnv` with an agent's policy.
 
@@ -50,7 +57,12 @@ class Driver:
 
     def rows(self, params: Params) -> Iterator[tuple[Rows, dict[str, Any]]]:
         """One step of all environments: each batch of rows, and the step to store for it."""
+        return self.take(self.launch(params))
+
+    def launch(self, params: Params) -> list[Launched]:
+        """Hand the rows that wait to the policy, without waiting for its actions; `take` them before the next."""
         acting = {key: params[key] for key in ACTING}
+        launched = []
         for rows in self.pending:
             counter = np.uint32(self.calls)
             self.carry, packed = _act(
@@ -58,11 +70,25 @@ class Driver:
                 self.explore, rows.mask,
             )  # fmt: skip
             self.calls += 1
+            launched.append(Launched(rows, packed))
+        return launched
+
+    def take(self, launched: list[Launched]) -> Iterator[tuple[Rows, dict[str, Any]]]:
+        """Wait for the policy: each batch of rows, and the step to store for it; then step the environments.
+
+        On a CPU the policy may read the very memory of the observations: the environments, which may write their
+        next ones there, are stepped only when it is done.
+        """
+        for rows, packed in launched:
             packed = jax.tree.map(np.asarray, packed)
             self._count(rows)
             step = {key: value for key, value in rows._asdict().items() if key != "mask"}
             yield rows, step | packed
         self.pending = self.env.step(packed["action"])
+
+    def env_steps_waiting(self) -> int:
+        """How many env steps the rows stand for that the policy has not seen yet."""
+        return sum(env_steps(rows) for rows in self.pending)
 
     def finished(self) -> list[Episode]:
         """The episodes that ended since the last call."""

@@ -1,7 +1,14 @@
 """The host loop: act, store, update by the ratio; log, checkpoint and evaluate by env steps.
 
 Everything that happens is a function of step counters, never of the clock, so that a run can be repeated and
-resumed.
+resumed. The host does not wait for the updates that it launches, and what they see lags by fixed amounts:
+
+- the policy acts with the parameters of all updates launched before, so that these do not lag;
+- the updates that are due with a step of the environments are sampled from the replay before that step;
+- the latents and metrics of a dispatch of updates arrive when the next one has been launched.
+
+A checkpoint first waits for what is in flight and writes it back, so that a run that goes on from there sees what
+one that is resumed from it sees. An evaluation changes nothing of what training sees.
 """
 
 from __future__ import annotations
@@ -9,16 +16,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from dreamer_agent.agent import Agent, AgentState
+from dreamer_agent.agent import Agent, AgentState, Metrics
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Interface, VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
@@ -28,39 +32,18 @@ from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
 from dreamer_agent.training.checkpoint import Checkpoints
-from dreamer_agent.training.driver import Driver, Episode, env_steps
+from dreamer_agent.training.driver import Driver, Launched, env_steps
 from dreamer_agent.training.evaluate import Evaluation, evaluate
 from dreamer_agent.training.interrupt import on_interrupt
-from dreamer_agent.training.metrics import MetricsWriter, average, check_loggers
+from dreamer_agent.training.metrics import MetricsWriter, check_loggers
+from dreamer_agent.training.progress import Counters, Stopwatch, Window
 from dreamer_agent.training.screen import Screen
+from dreamer_agent.training.updates import Updates, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
 from dreamer_agent.world_model import CONTEXT
 
 EnvFactory = Callable[[int], VectorEnv]  # number of environments -> environments
 SPACES = "spaces.json"
-
-
-@dataclass
-class Counters:
-    """What the loop counts; written with every checkpoint."""
-
-    env_steps: int = 0
-    updates: int = 0
-    episodes: int = 0
-    acts: int = 0
-    resumes: int = 0
-
-
-@dataclass
-class Window:
-    """What was seen since the last row of metrics."""
-
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    episodes: list[Episode] = field(default_factory=list)
-    start: float = field(default_factory=time.monotonic)
-    acting: float = 0.0
-    updating: float = 0.0
-    first_step: int = 0
 
 
 def train(
@@ -84,12 +67,12 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool):
         self.config, self.folder, self.agent, self.env, self.make = config, folder, agent, env, make
-        self.counters, self.window = Counters(), Window()
+        self.counters, self.window, self.clock = Counters(), Window(), Stopwatch()
         self.callbacks: list[Callback] = []
         self.stopping = self.interrupted = False
         self.replay = make_replay(config, agent)
         self.state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
-        self.update = jax.jit(agent.update, donate_argnums=0)
+        self.updates = Updates(agent, updates_per_dispatch(config, agent), config.train.overlap, self.clock)
         self.screen = Screen(config.train.steps, 0, quiet)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
         if self.checkpoints.latest() is not None:
@@ -165,21 +148,18 @@ class Trainer:
                 f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
                 "(ask for more steps, or for another run directory)"
             )
+        self._finish()
         self._make_room(until)
-        self.window = Window(first_step=self.counters.env_steps)
+        self._new_window()
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
         with self.screen, on_interrupt(self._interrupt):
             while self.counters.env_steps < until and not self.stopping:
                 before = self.counters.env_steps
-                try:
-                    self._act()
-                except Exception:  # of the environment: what came before it is whole
-                    self.save()
-                    raise
-                self._learn()
+                self._step()
                 self._report(before)
                 self._call("on_step")
+            self._finish()
             if self.counters.env_steps > self.window.first_step:
                 self._log()
         self._call("on_end")
@@ -241,6 +221,7 @@ class Trainer:
         copy.close()
 
     def _save_in(self, checkpoints: Checkpoints) -> None:
+        self._finish()
         self.counters.acts = self.driver.calls
         counters = vars(self.counters).copy()
         checkpoints.save(self.counters.env_steps, self.state, self.replay.save(), counters)
@@ -249,35 +230,59 @@ class Trainer:
         self.stopping = self.interrupted = True
         self.screen.say("stopping after this step; Ctrl-C again stops at once, back to the last checkpoint")
 
-    def _act(self) -> None:
-        """One step of all environments into the replay."""
-        start = time.monotonic()
-        for rows, step in self.driver.rows(self.state.params):
-            self.replay.add(step, rows.mask)
-            self.counters.env_steps += env_steps(rows)
+    def _step(self) -> None:
+        """One step of all environments into the replay, while the updates run that are due with it."""
+        acts = self._launch()
+        launched = self._update(self.counters.env_steps + self.driver.env_steps_waiting())
+        if not launched:
+            self.updates.wait()  # as the policy does, so that the clock tells them apart
+        try:
+            self._store(acts)
+        except Exception:  # of the environment: what came before it is whole
+            self.save()
+            raise
+        for metrics in launched:
+            self._call("on_update", metrics)
+
+    def _launch(self) -> list[Launched]:
+        """Hand the rows that wait to the policy, with the parameters of all updates so far."""
+        with self.clock("acting"):
+            acts = self.driver.launch(self.state.params)
+            if not self.config.train.overlap:
+                jax.block_until_ready([act.packed for act in acts])
+        return acts
+
+    def _update(self, env_steps: int) -> list[Metrics]:
+        """Launch the updates that are due with `env_steps`; their metrics, perhaps still being computed."""
+        launched = []
+        while self.replay.ready() and self.counters.updates + self.updates.count <= self.updates_due(env_steps):
+            self.state, metrics = self.updates.launch(self.state, self.replay)
+            self.counters.updates += self.updates.count
+            launched.append(metrics)
+        return launched
+
+    def _store(self, acts: list[Launched]) -> None:
+        """The rows of one step into the replay, and the environments to their next ones."""
+        with self.clock("acting"):
+            for rows, step in self.driver.take(acts):
+                self.replay.add(step, rows.mask)
+                self.counters.env_steps += env_steps(rows)
         finished = self.driver.finished()
         self.counters.episodes += len(finished)
         self.window.episodes += finished
-        self.window.acting += time.monotonic() - start
         for episode in finished:
             self._call("on_episode", episode)
 
-    def _learn(self) -> None:
-        """As many updates as the ratio owes for the env steps so far."""
-        start = time.monotonic()
-        while self.replay.ready() and self.counters.updates < self.updates_due():
-            batch, ids = self.replay.sample()
-            self.state, latents, metrics = self.update(self.state, batch)
-            packed = jax.tree.map(np.asarray, latents.pack())
-            self.replay.update_latents(ids, packed)
-            self.window.metrics.append(metrics)
-            self.counters.updates += 1
-            self._call("on_update", metrics)
-        self.window.updating += time.monotonic() - start
+    def _finish(self) -> None:
+        """Wait for what is in flight, and write it back."""
+        self.updates.finish(self.replay)
 
-    def updates_due(self) -> int:
-        """Updates that should have happened by now; an exact function of the env steps."""
-        since_prefill = self.counters.env_steps - self.config.replay.prefill
+    def updates_due(self, env_steps: int | None = None) -> int:
+        """Updates that should have happened by `env_steps` (by default now): an exact function of them.
+
+        Those left over for less than a whole dispatch are made with a later one.
+        """
+        since_prefill = (self.counters.env_steps if env_steps is None else env_steps) - self.config.replay.prefill
         return int(since_prefill * self.config.updates_per_env_step) if since_prefill >= 0 else 0
 
     def _report(self, before: int) -> None:
@@ -295,24 +300,15 @@ class Trainer:
         self.screen.progress(now, updating=self.counters.updates > 0)
 
     def _log(self) -> None:
-        window, elapsed = self.window, max(time.monotonic() - self.window.start, 1e-9)
-        row = average(window.metrics)
-        if row:
-            row["loss/model"] = sum(value for key, value in row.items() if key.startswith("loss/rec/")) + sum(
-                row[f"loss/{key}"] for key in ("reward", "continue", "dyn")
-            )
-        if window.episodes:
-            row["episode/return"] = float(np.mean([e.score for e in window.episodes]))
-            row["episode/length"] = float(np.mean([e.length for e in window.episodes]))
-        row["episode/count"] = self.counters.episodes
-        row["updates"] = self.counters.updates
-        row["time/env_steps_per_s"] = (self.counters.env_steps - window.first_step) / elapsed
-        row["time/updates_per_s"] = len(window.metrics) / elapsed
-        row["time/share_acting"] = window.acting / elapsed
-        row["time/share_update"] = window.updating / elapsed
+        metrics, self.updates.done = self.updates.done, []
+        row = self.window.row(self.counters, metrics, self.clock)
         self.writer.write(self.counters.env_steps, row)
         self.screen.row(self.counters.env_steps, row)
-        self.window = Window(first_step=self.counters.env_steps)
+        self._new_window()
+
+    def _new_window(self) -> None:
+        self.window = Window(self.counters.env_steps, self.counters.updates)
+        self.clock.reset()
 
     def _restore(self) -> None:
         self.state = self.checkpoints.restore_agent(self.state)

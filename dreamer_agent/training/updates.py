@@ -1,0 +1,125 @@
+"""Updates in flight: several in one dispatch, launched without waiting, written back one dispatch later.
+
+JAX returns from a call before it is computed, and the device works off what it is given in order. Program order
+in one thread is therefore all it takes for the host to go on while an update runs, and what is seen stays a
+function of step counters.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dreamer_agent.agent import Agent, AgentState, Metrics
+from dreamer_agent.config import Config
+from dreamer_agent.replay import HostReplay, replay_bytes
+from dreamer_agent.training.budget import layout_of
+from dreamer_agent.training.progress import Stopwatch
+from dreamer_agent.world_model import CONTEXT
+
+MOST_UPDATES = 16  # of one dispatch, where the configuration does not say
+MOST_BYTES = 256e6  # of its batches
+
+Tree = dict[str, Any]
+
+
+class Flight(NamedTuple):
+    """A dispatch that was launched: ids of its K batches `[K, B, 2]`, latents `[K, B, T, ...]`, mean metrics."""
+
+    ids: np.ndarray
+    latents: Tree
+    metrics: Metrics
+
+
+class Updates:
+    """Launches dispatches of `count` updates and writes their latents back to the replay.
+
+    The batches of a dispatch are all sampled before any of its updates writes back, and without what the dispatch
+    before it, which may still be running, has to write back: that follows as soon as the new one is launched.
+    With `overlap` off, every launch is waited for; nothing else differs.
+    """
+
+    def __init__(self, agent: Agent, count: int, overlap: bool, clock: Stopwatch):
+        self.agent, self.count, self.overlap, self.clock = agent, count, overlap, clock
+        self.flight: Flight | None = None
+        self.done: list[Metrics] = []  # of dispatches that were written back: reading these waits for nothing
+
+    def launch(self, state: AgentState, replay: HostReplay) -> tuple[AgentState, Metrics]:
+        """The state after `count` more updates and the means of their metrics, on their way.
+
+        The arrays of `state` are used up.
+        """
+        with self.clock("replay"):
+            batches, ids = sample_many(replay, self.count)
+            batches = jax.device_put(batches)  # may share the memory of the arrays, which nobody writes to again
+        state, latents, metrics = update_many(self.agent, state, batches)
+        before, self.flight = self.flight, Flight(ids, latents, metrics)
+        if not self.overlap:
+            self._wait(self.flight)
+        self._write_back(before, replay)
+        return state, metrics
+
+    def finish(self, replay: HostReplay) -> None:
+        """Wait for what is in flight, and write it back."""
+        before, self.flight = self.flight, None
+        self._write_back(before, replay)
+
+    def wait(self) -> None:
+        """Wait for what is in flight."""
+        if self.flight is not None:
+            self._wait(self.flight)
+
+    def _wait(self, flight: Flight) -> None:
+        with self.clock("update"):
+            jax.block_until_ready((flight.latents, flight.metrics))
+
+    def _write_back(self, flight: Flight | None, replay: HostReplay) -> None:
+        if flight is None:
+            return
+        self._wait(flight)
+        with self.clock("replay"):
+            latents = jax.tree.map(np.asarray, flight.latents)
+            for index, ids in enumerate(flight.ids):
+                replay.update_latents(ids, jax.tree.map(lambda x, i=index: x[i], latents))
+        self.done.append(flight.metrics)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentState, Tree, Metrics]:
+    """One update after the other on `batches` `[K, B, C + T, ...]`, as one program.
+
+    Gives the new state, the packed posterior latents `[K, B, T, ...]` and the means of the metrics over K.
+    """
+
+    def one(state: AgentState, batch: Tree) -> tuple[AgentState, tuple[Tree, Metrics]]:
+        state, latents, metrics = agent.update(state, batch)
+        return state, (latents.pack(), metrics)
+
+    state, (latents, metrics) = jax.lax.scan(one, state, batches)
+    return state, latents, jax.tree.map(lambda x: x.mean(0), metrics)
+
+
+def sample_many(replay: HostReplay, count: int) -> tuple[Tree, np.ndarray]:
+    """`count` batches of the replay as it is, `[K, B, C + T, ...]`, and their ids `[K, B, 2]`."""
+    samples = [replay.sample() for _ in range(count)]
+    ids = np.stack([ids for _, ids in samples])
+    if count == 1:
+        return jax.tree.map(lambda x: x[None], samples[0][0]), ids
+    return jax.tree.map(lambda *x: np.stack(x), *[batch for batch, _ in samples]), ids
+
+
+def updates_per_dispatch(config: Config, agent: Agent) -> int:
+    """How many updates a dispatch makes: a fixed function of the configuration.
+
+    As configured, or else the whole updates that the ratio owes for one step of all environments: at least one,
+    at most 16, and no more than 256 MB of batches.
+    """
+    if config.train.updates_per_dispatch:
+        return config.train.updates_per_dispatch
+    owed = config.updates_per_env_step * config.env.num_envs
+    steps = config.replay.batch_size * (CONTEXT + config.replay.batch_length)
+    fit = MOST_BYTES / replay_bytes(layout_of(agent), steps)
+    return max(int(min(owed, MOST_UPDATES, fit)), 1)
