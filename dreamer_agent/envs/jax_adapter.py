@@ -54,7 +54,7 @@ class JaxVectorEnv:
         carry, out = jax.vmap(self._reset_one)(jax.random.split(key, self.num_envs))
         return carry, *self._rows(out)
 
-    def advance(self, carry: Any, actions: Actions) -> tuple[Any, Rows, Faults]:
+    def advance(self, carry: Any, actions: dict[str, Any]) -> tuple[Any, Rows, Faults]:
         """The same after a step, or a restart where an episode had ended."""
         carry, out = jax.vmap(self._step_one)(carry, actions)
         return carry, *self._rows(out)

@@ -1,11 +1,11 @@
 """The loop of training as one program of the device: environments, policy, replay and updates.
 
-The rules are those of the host loop, to the step: every row is acted on, stored and counted, then the environments
-move on, then the updates follow that the ratio owes. How many these are is looked up in a table which the host
-made, since it depends on floating-point numbers that the device does not have.
+The rules are those of the host loop: every row is acted on, stored and counted, then the environments move on,
+then the updates follow that the ratio owes. How many these are is looked up in a table which the host made, since
+it depends on floating-point numbers that the device does not have.
 
-With several seeds, every array of `Loop` has a leading axis and each seed is computed as if alone, but what decides
-about the flow of the program is shared: with a predicate of its own for each seed, `vmap` would compute both
+With several seeds, every array of `Loop` has a leading axis and each seed is computed as if alone, but what
+decides on the flow of the program is shared: with a predicate of its own for each seed, `vmap` would compute both
 branches and copy the replay. So the seed with the fewest env steps is the clock: updates are owed, and the chunk
 ends, by its count, and a seed that is a whole step of its environments ahead waits. One seed is its own clock.
 """
@@ -132,7 +132,8 @@ class Program:
 
     def _act(self, loop: Loop, seen: Seen, go: Array | None = None) -> tuple[Loop, Seen]:
         """One step of all environments of one seed, into the replay; nothing where `go` is false."""
-        old, rows = loop.acting, loop.acting.rows
+        old = loop.acting
+        rows: Any = old.rows  # of JAX arrays
         params = {key: loop.agent.params[key] for key in ACTING}
         key = jax.random.fold_in(old.key, old.calls.astype(jnp.uint32))
         memory = self.agent.act(params, key, old.memory, rows.obs, rows.is_first, jnp.array(True))

@@ -28,6 +28,7 @@ from dreamer_agent.envs import Interface, VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.replay import HostReplay
+from dreamer_agent.replay.host import Layout
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
@@ -54,12 +55,21 @@ def train(
     A directory that holds a run of the same configuration is resumed. `make(num_envs)` overrides the environment
     that `config.env` names. Gives the final evaluations, sampled and mode.
     """
-    trainer = Trainer.open(config, folder, make, quiet)
+    trainer = open_trainer(config, folder, make, quiet)
     try:
         trainer.run(config.train.steps, callbacks)
         return trainer.score()
     finally:
         trainer.close()
+
+
+def open_trainer(config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False) -> Trainer:
+    """`Trainer.open` of the loop that `config.train.loop` names."""
+    if config.train.loop == "device":
+        from dreamer_agent.training.device_loop import DeviceTrainer
+
+        return DeviceTrainer.open(config, folder, make, quiet)
+    return Trainer.open(config, folder, make, quiet)
 
 
 class Trainer:
@@ -70,7 +80,7 @@ class Trainer:
         self.counters, self.window, self.clock = Counters(), Window(), Stopwatch()
         self.callbacks: list[Callback] = []
         self.stopping = self.interrupted = False
-        self.replay = make_replay(config, agent)
+        self.replay = self._make_replay(config)
         self.state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
         self.updates = Updates(agent, updates_per_dispatch(config, agent), config.train.overlap, self.clock)
         self.screen = Screen(config.train.steps, 0, quiet)
@@ -80,7 +90,7 @@ class Trainer:
         elif config.init_from:
             self._start_from(Path(config.init_from))
         # A resumed run starts its environments anew, from other seeds than before.
-        self.driver = Driver(agent, env, config.seed + 7919 * self.counters.resumes)
+        self.driver = self._make_driver(config.seed + 7919 * self.counters.resumes)
         self.driver.calls = self.counters.acts
         self.writer = MetricsWriter(folder, self.counters.env_steps, config)
 
@@ -101,8 +111,9 @@ class Trainer:
                     f"There are {env.num_envs} environments, but env.num_envs={config.env.num_envs}: "
                     "make them equal."
                 )
+            cls.check_env(env)
             agent = Agent.create(config, env.obs_specs, env.act_specs)
-            sizes = budget.check(config, agent)
+            sizes = budget.check(config, agent, cls.free_memory())
             run_directory.check(folder, config)
             _check_spaces(folder, env)
             if config.init_from and run_directory.newest_step(folder) is None:
@@ -115,6 +126,15 @@ class Trainer:
             raise
         trainer.introduce(sizes)
         return trainer
+
+    @classmethod
+    def check_env(cls, env: VectorEnv) -> None:
+        """Raise `ConfigError` for environments that this loop cannot step."""
+
+    @classmethod
+    def free_memory(cls) -> int | None:
+        """Bytes that are free where the replay lies; None: ask for the host's."""
+        return None
 
     def introduce(self, sizes: budget.Budget) -> None:
         """Say what is about to run."""
@@ -142,17 +162,7 @@ class Trainer:
         A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C, which
         ends the step at hand and then raises `KeyboardInterrupt`; a second one raises it at once.
         """
-        self.callbacks, self.stopping, self.interrupted = as_callbacks(callbacks), False, False
-        if self.counters.env_steps >= until:
-            self.screen.say(
-                f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
-                "(ask for more steps, or for another run directory)"
-            )
-        self._finish()
-        self._make_room(until)
-        self._new_window()
-        self.screen.begin(until, self.counters.env_steps)
-        self._call("on_start")
+        self.begin(until, callbacks)
         with self.screen, on_interrupt(self._interrupt):
             while self.counters.env_steps < until and not self.stopping:
                 before = self.counters.env_steps
@@ -166,6 +176,21 @@ class Trainer:
         self.save()
         if self.interrupted:
             raise KeyboardInterrupt
+
+    def begin(self, until: int, callbacks: Any = None) -> None:
+        """Get ready to train until `until` env steps."""
+        self.until, self.callbacks = until, as_callbacks(callbacks)
+        self.stopping = self.interrupted = False
+        if self.counters.env_steps >= until:
+            self.screen.say(
+                f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
+                "(ask for more steps, or for another run directory)"
+            )
+        self._finish()
+        self._make_room(until)
+        self._new_window()
+        self.screen.begin(until, self.counters.env_steps)
+        self._call("on_start")
 
     def score(self) -> list[Evaluation]:
         """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
@@ -219,6 +244,12 @@ class Trainer:
         copy = Checkpoints(folder / "checkpoints", self.config.train.keep_checkpoints)
         self._save_in(copy)
         copy.close()
+
+    def _make_replay(self, config: Config) -> Any:
+        return make_replay(config, self.agent)
+
+    def _make_driver(self, seed: int) -> Any:
+        return Driver(self.agent, self.env, seed)
 
     def _save_in(self, checkpoints: Checkpoints) -> None:
         self._finish()
@@ -328,9 +359,9 @@ class Trainer:
         train = dataclasses.replace(self.config.train, steps=max(until, self.config.train.steps))
         config = dataclasses.replace(self.config, train=train)
         if budget.kept_steps(config) > budget.kept_steps(self.config) and not self.replay.dropped:
-            budget.check(config, self.agent)
+            budget.check(config, self.agent, self.free_memory())
             saved = self.replay.save()
-            self.replay = make_replay(config, self.agent)
+            self.replay = self._make_replay(config)
             self.replay.restore(saved)
         if config != self.config:
             self.config = config
@@ -359,7 +390,12 @@ def _cut(score: dict[str, Any]) -> str:
 
 def make_replay(config: Config, agent: Agent) -> HostReplay:
     """The replay of a run, no larger than the run can fill."""
-    return HostReplay(
+    return HostReplay(*replay_sizes(config, agent), config.seed)
+
+
+def replay_sizes(config: Config, agent: Agent) -> tuple[Layout, int, int, int, int, int, bool]:
+    """The first arguments of a run's replay: layout, streams, capacity, batch, context, online queue."""
+    return (
         budget.layout_of(agent),
         config.env.num_envs,
         budget.kept_steps(config),
@@ -367,7 +403,6 @@ def make_replay(config: Config, agent: Agent) -> HostReplay:
         config.replay.batch_length,
         CONTEXT,
         config.replay.online,
-        config.seed,
     )
 
 
