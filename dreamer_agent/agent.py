@@ -136,9 +136,9 @@ class Agent:
         frozen = jax.lax.stop_gradient(params)
         starts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.stop_gradient(latents))
 
-        def policy(key: Array, latent: Latent) -> Actions:
-            legal = self.model.imagined_legal(frozen, latent.features)
-            return self.nets.policy(frozen["actor"], latent.features, legal).sample(key)
+        def policy(key: Array, features: Array) -> Actions:
+            legal = self.model.imagined_legal(frozen, features)
+            return self.nets.policy(frozen["actor"], features, legal).sample(key)
 
         horizon = self.config.behaviour.imagination_horizon
         trajectory = imagine(self.model, frozen, policy, starts, keys[1], horizon)

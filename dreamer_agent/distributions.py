@@ -63,8 +63,16 @@ class Categorical:
         return self.log_probs.argmax(-1)
 
     def sample(self, key: Array) -> Array:
-        """One index for each element, `[..., *event]`."""
-        return jax.random.categorical(key, self.log_probs, axis=-1)
+        """One index for each element, `[..., *event]`, by inverting the cumulative distribution.
+
+        That takes one random number for each element where the Gumbel trick takes one for each class; threefry is
+        a good part of an imagined step.
+        """
+        upto = ops.cumulative(jnp.exp(jax.lax.stop_gradient(self.log_probs)))
+        total = upto[..., -1:]
+        # The number is below 1, so that `level` is below `total` and a class of probability zero is never hit.
+        level = jax.random.uniform(key, total.shape) * total
+        return (upto <= level).sum(-1)
 
     def log_prob(self, index: Array) -> Array:
         """Log-probability of `index` `[..., *event]`."""
@@ -149,6 +157,10 @@ class TwoHot:
 
     logits: Array
     bins: np.ndarray
+
+    def detached(self) -> TwoHot:
+        """The same prediction, through which no gradient flows."""
+        return TwoHot(jax.lax.stop_gradient(self.logits), self.bins)
 
     def mean(self) -> Array:
         """The expected value, exactly zero for zero logits."""

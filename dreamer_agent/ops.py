@@ -58,6 +58,15 @@ def symmetric_mean(logits: Array, bins: np.ndarray) -> Array:
     return pairs @ jnp.asarray(bins[middle + 1 :]) / weights.sum(-1)
 
 
+def cumulative(x: Array) -> Array:
+    """Sums of `x` `[..., K]` up to and including each entry, as one product with a triangle of ones.
+
+    For the few classes of a latent that is faster than `jnp.cumsum`, whose log K steps are operations each.
+    """
+    upto = np.triu(np.ones((x.shape[-1],) * 2, np.float32))
+    return jnp.matmul(x, upto, precision="highest")
+
+
 def straight_through(sample: Array, probs: Array) -> Array:
     """The value of `sample` with the gradient of `probs` (V2, arXiv 2010.02193, algorithm 1)."""
     return jax.lax.stop_gradient(sample) + probs - jax.lax.stop_gradient(probs)

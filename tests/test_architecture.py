@@ -15,7 +15,7 @@ import dreamer_agent
 
 PACKAGE = Path(dreamer_agent.__file__).parent
 
-LEAVES = {"errors", "specs", "config", "registry"}  # anyone may import these
+LEAVES = {"errors", "specs", "config", "registry", "compiling"}  # anyone may import these
 SUPPLIERS = {"replay", "envs"}  # they import nothing but the leaves
 ORDER = [
     {"ops"}, {"distributions"}, {"nets"}, {"world_model"}, {"behaviour", "planning", "optim"}, {"agent"},

@@ -89,6 +89,25 @@ def test_categorical_samples_with_the_mixed_frequencies():
     np.testing.assert_allclose(counts, 0.7 * probs + 0.1, atol=0.01)
 
 
+def test_categorical_samples_of_an_event_are_independent():
+    probs = np.array([[0.5, 0.5, 0.0], [0.2, 0.2, 0.6]])
+    dist = Categorical.from_logits(jnp.log(jnp.tile(probs, (40_000, 1, 1)) + 1e-30), 1)
+    index = np.asarray(dist.sample(jax.random.PRNGKey(1)))
+    joint = np.bincount(index[:, 0] * 3 + index[:, 1], minlength=9).reshape(3, 3) / 40_000
+    np.testing.assert_allclose(joint, np.outer(*probs), atol=0.01)
+
+
+def test_categorical_never_samples_what_has_no_probability(monkeypatch):
+    legal = jnp.array([[False, True, False, True, False], [True, False, False, False, False]])
+    dist = Categorical.from_logits(
+        jnp.array([[3.0, -40.0, 9.0, 0.0, 9.0], [-80.0, 1.0, 1.0, 1.0, 1.0]]), legal=legal
+    )
+    for number in (0.0, np.nextafter(np.float32(1), np.float32(0)), 0.5):  # what uniform() may give, and its ends
+        monkeypatch.setattr(jax.random, "uniform", lambda key, shape, number=number: jnp.full(shape, number))
+        index = np.asarray(dist.sample(None))
+        assert index[0] in (1, 3) and index[1] == 0
+
+
 def test_normal_against_scipy():
     loc, std = RNG.normal(size=(2, 4, 3)).astype(np.float32), RNG.uniform(0.1, 2, (2, 4, 3)).astype(np.float32)
     x = RNG.normal(size=(2, 4, 3)).astype(np.float32)

@@ -40,6 +40,17 @@ def test_rms_norm_by_hand():
     np.testing.assert_allclose(y, x / rms * [2.0, 10.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("batch", [(3,), (2, 3)])
+def test_rms_norm_of_blocks_is_that_of_the_whole(batch):
+    x, scale = RNG.normal(size=(*batch, 8)).astype(np.float32), RNG.normal(size=8).astype(np.float32)
+    params = {"params": {"scale": jnp.asarray(scale)}}
+    whole = RMSNorm().apply(params, jnp.asarray(x))
+    blocks = RMSNorm(blocks=True).apply(params, split_blocks(jnp.asarray(x), 4))
+    np.testing.assert_allclose(join_blocks(blocks), whole, rtol=1e-6)
+    fresh = from_linen(RMSNorm(blocks=True)).init(KEY, jnp.zeros((4, 1, 2)))
+    np.testing.assert_array_equal(fresh["scale"], np.ones(8))
+
+
 def test_rms_norm_has_a_scale_of_one_and_nothing_else():
     params = from_linen(RMSNorm()).init(KEY, jnp.zeros((1, 7)))
     assert list(params) == ["scale"]
@@ -88,11 +99,12 @@ def test_block_linear_is_a_block_diagonal_matrix(batch, shared_size):
     net = from_linen(BlockLinear(features=12, blocks=4))
     x = RNG.normal(size=(*batch, 8)).astype(np.float32)
     inputs = [x] if not shared_size else [x, RNG.normal(size=(*batch, shared_size)).astype(np.float32)]
-    params = random_params(net, *map(jnp.asarray, inputs))
+    given = [split_blocks(jnp.asarray(x), 4), *map(jnp.asarray, inputs[1:])]
+    params = random_params(net, *given)
     assert params["kernel"].shape == (4, 2 + shared_size, 3)
     dense = block_diagonal(np.asarray(params["kernel"], np.float64), width=2)
     expected = np.concatenate(inputs, -1) @ dense + np.asarray(params["bias"])
-    y = net.apply(params, *map(jnp.asarray, inputs))
+    y = net.apply(params, *given)
     assert y.shape == (4, *batch, 3)  # blocks first
     for k in range(4):
         np.testing.assert_allclose(y[k], expected[..., 3 * k : 3 * (k + 1)], rtol=1e-4, atol=1e-5)
@@ -101,8 +113,8 @@ def test_block_linear_is_a_block_diagonal_matrix(batch, shared_size):
 
 def test_blocks_do_not_see_each_other():
     net = from_linen(BlockLinear(features=12, blocks=4))
-    params = random_params(net, jnp.zeros(8))
-    jacobian = np.asarray(jax.jacobian(lambda x: net.apply(params, x))(jnp.ones(8)))
+    params = random_params(net, jnp.zeros((4, 2)))
+    jacobian = np.asarray(jax.jacobian(lambda x: net.apply(params, split_blocks(x, 4)))(jnp.ones(8)))
     assert jacobian.shape == (4, 3, 8)
     seen = np.abs(jacobian).reshape(4, 3, 4, 2).max((1, 3)) > 0
     np.testing.assert_array_equal(seen, np.eye(4, dtype=bool))
@@ -116,10 +128,10 @@ def test_blocks_are_split_to_the_front_and_joined_again():
 
 
 def test_block_linear_starts_with_the_fan_in_of_the_whole_input():
-    kernel = from_linen(BlockLinear(1024, 8)).init(KEY, jnp.zeros((1, 512)))["kernel"]
+    kernel = from_linen(BlockLinear(1024, 8)).init(KEY, jnp.zeros((8, 1, 64)))["kernel"]
     assert float(kernel.std()) == pytest.approx(1 / np.sqrt(512), rel=0.02)
     # Every block repeats the shared part, as if it were appended to each.
-    with_shared = from_linen(BlockLinear(1024, 8)).init(KEY, jnp.zeros((1, 512)), jnp.zeros((1, 32)))
+    with_shared = from_linen(BlockLinear(1024, 8)).init(KEY, jnp.zeros((8, 1, 64)), jnp.zeros((1, 32)))
     assert float(with_shared["kernel"].std()) == pytest.approx(1 / np.sqrt(512 + 8 * 32), rel=0.02)
     assert not with_shared["bias"].any()
 
@@ -146,7 +158,7 @@ def test_scale_zero_gives_zeros():
 
 
 def test_bfloat16_computes_in_half_precision_over_float32_parameters():
-    x = jnp.ones((2, 16))
+    x = jnp.ones((4, 2, 16))
     for module in (Linear(8, dtype=jnp.bfloat16), MLP(2, 8, jnp.bfloat16), BlockLinear(8, 4, jnp.bfloat16)):
         net = from_linen(module)
         params = net.init(KEY, x)

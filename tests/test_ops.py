@@ -55,6 +55,12 @@ def test_bins_without_a_middle_are_refused(count):
         ops.symexp_bins(count)
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 7)])
+def test_cumulative_is_the_running_sum(shape):
+    x = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    np.testing.assert_allclose(ops.cumulative(jnp.asarray(x)), x.astype(np.float64).cumsum(-1), rtol=1e-6)
+
+
 def test_twohot_by_hand():
     bins = np.array([-4.0, -1.0, 0.0, 1.0, 4.0], np.float32)
     weights = ops.twohot(jnp.array([2.0, -0.25, -3.25]), bins)

@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dreamer_agent import ops
-from dreamer_agent.behaviour.policy import ActorCritic
+from dreamer_agent.behaviour.policy import ActionDistribution, ActorCritic
+from dreamer_agent.distributions import TwoHot
 from dreamer_agent.nets import Params
-from dreamer_agent.world_model import Batch, Latent, LegalActions, Losses, Trajectory, WorldModel, with_taken
+from dreamer_agent.world_model import Batch, Latent, Losses, Trajectory, WorldModel, with_taken
 
 Array = jax.Array
 stop = jax.lax.stop_gradient
 
 
 class Imagined(NamedTuple):
-    """An imagined trajectory seen by the heads; nothing here carries a gradient.
+    """What the heads say along imagined trajectories, `[H, N]` each; nothing here carries a gradient."""
 
-    `features` `[N, H + 1, F]`, `returns` `[N, H]`, `values` `[N, H]`, `weights` `[N, H]`.
-    """
-
-    features: Array
     returns: Array
     values: Array
     weights: Array
 
 
 def evaluate_trajectory(
-    model: WorldModel, nets: ActorCritic, params: Params, trajectory: Trajectory, lambda_: Array
+    model: WorldModel, params: Params, trajectory: Trajectory, values: Array, last_value: Array, lambda_: Array
 ) -> Imagined:
-    """Rewards, discounts and values along `trajectory`, and the lambda-returns they give.
+    """Rewards and discounts along `trajectory`, and the lambda-returns that they give with the critic's `values`.
 
-    The predicted continue holds the discount. A state counts as much as it is likely to be reached:
-    w_t is the product of the continues up to and including t.
+    `values` `[H, N]` belong to the features and `last_value` `[N]` to the last ones. The predicted continue holds
+    the discount. A state counts as much as it is likely to be reached: w_t is the product of the continues up to
+    and including t.
     """
-    params, features = stop((params, trajectory.latents.features))
-    reward = model.predict_reward(params, features).mean()
-    discount = model.predict_continue(params, features).prob()
-    value = nets.value(params["critic"], features).mean()
-    returns = ops.lambda_return(reward[:, 1:], discount[:, 1:], value[:, 1:], lambda_)
-    weights = jnp.cumprod(discount, 1)[:, :-1]
-    return Imagined(features, returns, value[:, :-1], weights)
+    params, trajectory, values, last_value = stop((params, trajectory, values, last_value))
+    rows = flatten_rows(trajectory.features)
+
+    def along(head: Callable[[Array], Array]) -> Array:  # [H + 1, N]
+        return jnp.concatenate([head(rows).reshape(values.shape), head(trajectory.last)[None]])
+
+    reward = along(lambda x: model.predict_reward(params, x).mean())
+    discount = along(lambda x: model.predict_continue(params, x).prob())
+    following = jnp.concatenate([values[1:], last_value[None]])
+    returns = ops.lambda_return(reward[1:].T, discount[1:].T, following.T, lambda_).T
+    return Imagined(returns, values, jnp.cumprod(discount, 0)[:-1])
 
 
 def actor_loss(
-    nets: ActorCritic, params: Params, imagined: Imagined, actions: dict[str, Array], scale: Array,
-    entropy: Array, legal: LegalActions = None,
-) -> tuple[Array, dict[str, Array]]:  # fmt: skip
-    """-w (log pi(a) sg((R - V) / S) + eta H(pi)), `[N, H]`: REINFORCE for every kind of action (V3, eq. 11).
+    policy: ActionDistribution, imagined: Imagined, actions: dict[str, Array], scale: Array, entropy: Array
+) -> tuple[Array, dict[str, Array]]:
+    """-w (log pi(a) sg((R - V) / S) + eta H(pi)), `[H, N]`: REINFORCE for every kind of action (V3, eq. 11).
 
-    `legal` are the actions that the policy could choose from when it chose `actions`.
+    `policy` and `actions` `[H * N, ...]` belong to the flattened features.
     """
-    policy = nets.policy(params["actor"], imagined.features[:, :-1], legal)
+    shape = imagined.returns.shape
     advantage = (imagined.returns - imagined.values) / scale
-    bonus = policy.entropy()
-    loss = -imagined.weights * (policy.log_prob(stop(actions)) * advantage + entropy * bonus)
+    log_prob, bonus = policy.log_prob(stop(actions)).reshape(shape), policy.entropy().reshape(shape)
+    loss = -imagined.weights * (log_prob * advantage + entropy * bonus)
     metrics = {
         "behaviour/entropy": bonus.mean(),
         "behaviour/advantage": advantage.mean(),
@@ -65,11 +67,9 @@ def actor_loss(
     return loss, metrics
 
 
-def critic_loss(nets: ActorCritic, params: Params, slow_critic: Params, features: Array, target: Array) -> Array:
-    """Cross-entropy to `target` `[...]` plus cross-entropy to the slow critic's mean (V3, eq. 8)."""
-    value = nets.value(params["critic"], features)
-    slow_mean = nets.value(slow_critic, stop(features)).mean()
-    return value.loss(target) + value.loss(slow_mean)
+def critic_loss(value: TwoHot, slow: TwoHot, target: Array) -> Array:
+    """Cross-entropy of `value` to `target` `[...]` plus cross-entropy to the slow critic's mean (V3, eq. 8)."""
+    return value.loss(target) + value.loss(slow.mean())
 
 
 def replay_value_loss(
@@ -88,9 +88,12 @@ def replay_value_loss(
     live = (1.0 - batch["is_terminal"][:, 1:]) * gamma
     going_on = (1.0 - batch["is_last"][:, 1:]) * lambda_
     returns = ops.lambda_return(batch["reward"][:, 1:], live, bootstrap[:, 1:], going_on)
-    loss = critic_loss(nets, params, slow_critic, latents.features[:, :-1], stop(returns))
-    loss = loss * (1.0 - batch["is_last"][:, :-1]) * (length / (length - 1))
-    return jnp.pad(loss, ((0, 0), (0, 1)))
+    rows = flatten_rows(latents.features)
+    value, slow = nets.value(params["critic"], rows), nets.value(slow_critic, stop(rows))
+    targets = jnp.pad(returns, ((0, 0), (0, 1)))  # the last column's counts for nothing
+    loss = critic_loss(value, slow, stop(targets).ravel()).reshape(targets.shape)
+    valid = (1.0 - batch["is_last"]).at[:, -1].set(0.0)
+    return loss * valid * (length / (length - 1))
 
 
 def behaviour_losses(
@@ -98,16 +101,34 @@ def behaviour_losses(
     trajectory: Trajectory, hyper: dict[str, Array],
 ) -> tuple[Losses, Array, ops.PercentileRange, dict[str, Array]]:  # fmt: skip
     """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics."""
-    imagined = evaluate_trajectory(model, nets, params, trajectory, hyper["lambda"])
+    shape = trajectory.features.shape[:2]
+    rows, last = stop((flatten_rows(trajectory.features), trajectory.last))
+    actions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory.actions)
+
+    value, slow = nets.value(params["critic"], rows), nets.value(slow_critic, rows)
+    last_value = nets.value(params["critic"], last).mean()
+    values = value.detached().mean().reshape(shape)
+    imagined = evaluate_trajectory(model, params, trajectory, values, last_value, hyper["lambda"])
     norm = norm.update(imagined.returns, hyper["return_rate"])
-    legal = with_taken(model.imagined_legal(stop(params), imagined.features[:, :-1]), trajectory.actions)
-    policy, metrics = actor_loss(nets, params, imagined, trajectory.actions, norm.scale, hyper["entropy"], legal)
-    value = imagined.weights * critic_loss(nets, params, slow_critic, imagined.features[:, :-1], imagined.returns)
+
+    legal = with_taken(model.imagined_legal(stop(params), rows), actions)
+    policy = nets.policy(params["actor"], rows, legal)
+    policy_loss, metrics = actor_loss(policy, imagined, actions, norm.scale, hyper["entropy"])
+    value_loss = imagined.weights * critic_loss(value, slow, imagined.returns.ravel()).reshape(shape)
     metrics |= {
         "behaviour/return": imagined.returns.mean(),
         "behaviour/value": imagined.values.mean(),
         "behaviour/return_scale": norm.scale,
         "behaviour/weight": imagined.weights.mean(),
     }
-    losses = {"policy": policy.mean(1), "value": value.mean(1)}
-    return losses, imagined.returns[:, 0], norm, metrics
+    losses = {"policy": policy_loss.mean(0), "value": value_loss.mean(0)}
+    return losses, imagined.returns[0], norm, metrics
+
+
+def flatten_rows(features: Array) -> Array:
+    """`[A, B, F]` to `[A * B, F]`.
+
+    Heads run on plain matrices: with two leading axes, XLA's CPU backend transposes whole tensors for the
+    gradients of their products (a 255-bin output on 15 x 1024 rows took three times as long, jax 0.10.2).
+    """
+    return features.reshape(-1, features.shape[-1])

@@ -10,6 +10,7 @@ from dreamer_agent.nets.blocks import (
     split_blocks,
     truncated_normal,
 )
+from dreamer_agent.nets.convs import PooledConv, UpsampledConv
 from dreamer_agent.nets.heads import ActionHead, Head
 from dreamer_agent.nets.seam import Net, Params, from_haiku, from_linen
 
@@ -22,7 +23,9 @@ __all__ = [
     "Linear",
     "Net",
     "Params",
+    "PooledConv",
     "RMSNorm",
+    "UpsampledConv",
     "from_haiku",
     "from_linen",
     "join_blocks",

@@ -31,16 +31,23 @@ def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initia
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) over the last axis with a learned scale and no offset (V3), computed in float32."""
+    """x / rms(x) over the last axis with a learned scale and no offset (V3), computed in float32.
+
+    With `blocks`, x is `[blocks, ..., D / blocks]`, and the norm is that of all D numbers.
+    """
 
     eps: float = 1e-4
+    blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[..., D]` to `[..., D]` of the same type."""
-        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        axes = (0, -1) if self.blocks else (-1,)
+        scale = self.param("scale", nn.initializers.ones_init(), (math.prod(x.shape[axis] for axis in axes),))
+        if self.blocks:
+            scale = scale.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
         wide = x.astype(jnp.float32)
-        norm = jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + self.eps)
+        norm = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axes, keepdims=True) + self.eps)
         return (wide * norm * scale).astype(x.dtype)
 
 
@@ -103,22 +110,22 @@ class BlockLinear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, shared: Array | None = None) -> Array:
-        """`[..., D]` (and `[..., S]`) to `[blocks, ..., features / blocks]`; `join_blocks` flattens it.
+        """`[blocks, ..., D / blocks]` (and `[..., S]`) to `[blocks, ..., features / blocks]`.
 
-        The blocks are moved to the front before the batched product: XLA's CPU backend was three times
-        slower where it had to do that itself (jax 0.10.2, 1024 rows, D = 512), and what follows can stay so.
+        See `split_blocks` and `join_blocks`. The blocks come first: XLA's CPU backend was three times slower
+        where it had to bring them there itself for the batched product (jax 0.10.2, 1024 rows, D = 512).
         """
-        g, width = self.blocks, x.shape[-1] // self.blocks
+        g, width = self.blocks, x.shape[-1]
         extra = 0 if shared is None else shared.shape[-1]
         out = self.features // g
         init = truncated_normal(fan_in=g * (width + extra))
         kernel = self.param("kernel", init, (g, width + extra, out)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
-        y = jnp.einsum("g...i,gio->g...o", split_blocks(x.astype(self.dtype), g), kernel[:, :width])
+        y = jnp.einsum("g...i,gio->g...o", x.astype(self.dtype), kernel[:, :width])
         if shared is not None:
             dense = kernel[:, width:].swapaxes(0, 1).reshape(extra, self.features)
             y = y + split_blocks(shared.astype(self.dtype) @ dense, g)
-        return y + bias.reshape(g, *(1,) * (x.ndim - 1), out)
+        return y + bias.reshape(g, *(1,) * (x.ndim - 2), out)
 
 
 def split_blocks(x: Array, blocks: int) -> Array:

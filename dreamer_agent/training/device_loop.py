@@ -86,8 +86,8 @@ class DeviceTrainer(Trainer):
         """Raise `ConfigError` for environments that are not JAX-native."""
         if not isinstance(env, JaxVectorEnv):
             raise ConfigError(
-                "train.loop=device needs an environment that is written in JAX (a JaxEnv, gymnax:TASK, toy:TASK), "
-                f"but this is a {type(env).__name__}: use train.loop=host."
+                "train.loop=device needs an environment that is written in JAX (a JaxEnv, gymnax:TASK, toy:TASK): "
+                f"this is a {type(env).__name__}, for which there is train.loop=host."
             )
 
     @classmethod

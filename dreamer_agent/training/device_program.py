@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_agent.agent import ACTING, ActState, Agent, AgentState, Metrics
+from dreamer_agent.compiling import compiled
 from dreamer_agent.envs import Rows
 from dreamer_agent.envs.jax_adapter import Faults, JaxVectorEnv
 from dreamer_agent.replay import DeviceReplay, ReplayState
@@ -95,7 +96,7 @@ class Program:
     @cached_property
     def chunk(self) -> Any:
         """`(loop, plan)` to `(loop, seen, updates)`, jitted; the loop is donated."""
-        return jax.jit(self._chunk, donate_argnums=0)
+        return compiled(self._chunk, donate_argnums=0)
 
     def plan(self, first: int, stop: int, updates: int, due: Any) -> Plan:
         """The plan for env steps `first` to `stop`; `due(env_steps)` is the rule of the ratio."""

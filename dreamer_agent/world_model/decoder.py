@@ -18,9 +18,10 @@ from dreamer_agent.nets import (
     Linear,
     Net,
     RMSNorm,
+    UpsampledConv,
     from_linen,
     join_blocks,
-    truncated_normal,
+    split_blocks,
 )
 from dreamer_agent.specs import Specs, is_mask, split_specs
 from dreamer_agent.world_model.encoder import image_groups, image_stages, stage_channels
@@ -43,29 +44,25 @@ class ConvDecoder(nn.Module):
         """Latents `[N, ...]` to pixels `[N, H, W, C]` in [0, 1]."""
         x = self._spatial(latent)
         for index in reversed(range(len(self.channels) - 1)):
-            x = self._conv(self._upsample(x, self.stages[index + 1]), self.channels[index], f"conv{index}")
+            x = self._double(x, self.channels[index], self.stages[index + 1], f"conv{index}")
             x = nn.silu(RMSNorm(name=f"norm{index}")(x))
-        x = self._conv(self._upsample(x, self.stages[0]), self.out_channels, "image")
+        x = self._double(x, self.out_channels, self.stages[0], "image")
         return nn.sigmoid(x.astype(jnp.float32))
 
     def _spatial(self, latent: Latent) -> Array:
         """The smallest feature map: block-linear in h plus a two-layer map of z."""
         c, (height, width), depth = self.config, self.stages[-1], self.channels[-1]
         size = height * width * depth
-        x = BlockLinear(size, c.blocks, self.dtype, name="from_deter")(latent.deter)
+        x = BlockLinear(size, c.blocks, self.dtype, name="from_deter")(split_blocks(latent.deter, c.blocks))
         x = join_blocks(x.reshape(c.blocks, -1, height, width, depth // c.blocks))
         z = latent.stoch.reshape(latent.stoch.shape[0], -1)
         z = MLP(1, 2 * c.units, self.dtype, name="stoch")(z)
         x = x + Linear((height, width, depth), dtype=self.dtype, name="from_stoch")(z)
         return nn.silu(RMSNorm(name="spatial_norm")(x))
 
-    def _upsample(self, x: Array, size: tuple[int, int]) -> Array:
-        """Nearest neighbour, cut to `size` where halving had rounded up."""
-        return x.repeat(2, -2).repeat(2, -3)[:, : size[0], : size[1]]
-
-    def _conv(self, x: Array, features: int, name: str) -> Array:
-        kernel = (self.config.kernel,) * 2
-        return nn.Conv(features, kernel, dtype=self.dtype, kernel_init=truncated_normal(), name=name)(x)
+    def _double(self, x: Array, features: int, size: tuple[int, int], name: str) -> Array:
+        """Nearest neighbour, cut to `size` where halving had rounded up, then a convolution."""
+        return UpsampledConv(features, self.config.kernel, size, self.dtype, name=name)(x)
 
 
 class DictDecoder(nn.Module):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.nets import MLP, Net, RMSNorm, from_linen, truncated_normal
+from dreamer_agent.nets import MLP, Net, PooledConv, RMSNorm, from_linen, truncated_normal
 from dreamer_agent.registry import Registry
 from dreamer_agent.specs import Specs, split_specs
 
@@ -97,16 +97,15 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[N, H, W, C]` to `[N, E]`."""
-        stride = 2 if self.strided else 1
         for index, channels in enumerate(self.channels):
-            x = nn.Conv(
-                channels, (self.kernel,) * 2, stride, dtype=self.dtype,
-                kernel_init=truncated_normal(), name=f"conv{index}",
-            )(x)  # fmt: skip
-            if not self.strided:
-                x = nn.max_pool(x, (2, 2), (2, 2), "SAME")
-            x = nn.silu(RMSNorm(name=f"norm{index}")(x))
+            x = nn.silu(RMSNorm(name=f"norm{index}")(self._halve(x, channels, f"conv{index}")))
         return x.reshape(x.shape[0], -1)
+
+    def _halve(self, x: Array, channels: int, name: str) -> Array:
+        if not self.strided:
+            return PooledConv(channels, self.kernel, self.dtype, name=name)(x)
+        kernel = (self.kernel,) * 2
+        return nn.Conv(channels, kernel, 2, dtype=self.dtype, kernel_init=truncated_normal(), name=name)(x)
 
 
 class DictEncoder(nn.Module):

@@ -12,30 +12,34 @@ from dreamer_agent.world_model.latent import Actions, Latent, encode_actions
 from dreamer_agent.world_model.model import WorldModel
 
 Array = jax.Array
-Policy = Callable[[Array, Latent], Actions]
+Policy = Callable[[Array, Array], Actions]  # (key, features [N, F]) -> actions [N, ...]
 
 
 class Trajectory(NamedTuple):
-    """H + 1 imagined latents `[N, H + 1, ...]`, the start first, and the H actions between them."""
+    """H imagined steps of N rollouts, time first, as the scan writes them: nothing is copied into another order.
 
-    latents: Latent
+    `features` `[H, N, F]` are what the policy saw, the start first, and `actions` `[H, N, ...]` what it did
+    there; `last` `[N, F]` is where that led.
+    """
+
+    features: Array
     actions: Actions
+    last: Array
 
 
 def imagine(
     model: WorldModel, params: Params, policy: Policy, start: Latent, key: Array, horizon: int
 ) -> Trajectory:
-    """Roll `policy(key, latent) -> actions` out for `horizon` steps from `start` `[N, ...]`."""
+    """Roll `policy(key, features) -> actions` out for `horizon` steps from `start` `[N, ...]`."""
 
-    def step(latent: Latent, step_key: Array) -> tuple[Latent, tuple[Latent, Actions]]:
+    def step(latent: Latent, step_key: Array) -> tuple[Latent, tuple[Array, Actions]]:
         action_key, latent_key = jax.random.split(step_key)
-        action = policy(action_key, latent)
-        new = imagine_step(model, params, latent_key, latent, action)
-        return new, (new, action)
+        features = latent.features
+        action = policy(action_key, features)
+        return imagine_step(model, params, latent_key, latent, action), (features, action)
 
-    _, (latents, actions) = jax.lax.scan(step, start, jax.random.split(key, horizon))
-    latents = jax.tree.map(lambda first, rest: _prepend(first, rest), start, latents)
-    return Trajectory(*jax.tree.map(lambda x: x.swapaxes(0, 1), (latents, actions)))
+    last, (features, actions) = jax.lax.scan(step, start, jax.random.split(key, horizon))
+    return Trajectory(features, actions, last.features)
 
 
 def imagine_actions(model: WorldModel, params: Params, start: Latent, actions: Actions, key: Array) -> Latent:
@@ -56,7 +60,3 @@ def imagine_step(model: WorldModel, params: Params, key: Array, latent: Latent, 
     """One imagined step under a dict of actions."""
     encoded = encode_actions(model.act_specs, action, model.dtype)
     return model.rssm.imagine_step(params["rssm"], key, latent, encoded)
-
-
-def _prepend(first: Array, rest: Array) -> Array:
-    return jax.numpy.concatenate([first[None].astype(rest.dtype), rest], 0)

@@ -122,17 +122,21 @@ class WorldModel:
     ) -> tuple[Losses, Latent, dict[str, Array]]:
         """The model's losses `[B, T]` by name, its posterior latents `[B, T, ...]`, and metrics."""
         latents, logits = self.observe(params, batch, key)
-        data = drop_context(batch)
-        features = latents.features
+        shape = logits.shape[:2]
+        # Heads run on plain matrices `[B * T, F]`; see `behaviour.losses.flatten_rows`.
+        rows, row_logits, data = jax.tree.map(
+            lambda x: x.reshape(-1, *x.shape[2:]), (latents, logits, drop_context(batch))
+        )
+        features = rows.features
         losses = {
             f"rec/{key}": prediction.loss(data["obs"][key])
-            for key, prediction in self.reconstruct(params, latents).items()
+            for key, prediction in self.reconstruct(params, rows).items()
         }
         losses["reward"] = self.predict_reward(params, features).loss(data["reward"])
         target = (1.0 - data["is_terminal"]) * gamma
         losses["continue"] = self.predict_continue(params, features).loss(target)
-        kl, metrics = self.kl_losses(params, latents, logits, free_nats)
-        return losses | kl, latents, metrics
+        kl, metrics = self.kl_losses(params, rows, row_logits, free_nats)
+        return {key: value.reshape(shape) for key, value in (losses | kl).items()}, latents, metrics
 
     def kl_losses(
         self, params: Params, latents: Latent, logits: Array, free_nats: Array

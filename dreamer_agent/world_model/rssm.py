@@ -35,7 +35,8 @@ Array = jax.Array
 class BlockGRU(nn.Module):
     """h' from h `[..., D]`, z `[..., S K]` and an encoded action `[..., A]` (V3, appendix B).
 
-    Every block of h sees itself and the same embeddings of h, z and a.
+    Every block of h sees itself and the same embeddings of h, z and a. Between the two block products everything
+    stays `[blocks, ..., D / blocks]`, so that only h' is brought into another order.
     """
 
     hidden: int
@@ -51,14 +52,15 @@ class BlockGRU(nn.Module):
         shared = jnp.concatenate(
             [Activated(self.hidden, self.dtype, name=f"embed_{k}")(v) for k, v in inputs.items()], -1
         )
-        x = join_blocks(BlockLinear(width, self.blocks, self.dtype, name="mix")(deter, shared))
-        x = nn.silu(RMSNorm(name="mix_norm")(x))
+        blocks = split_blocks(deter, self.blocks)
+        x = BlockLinear(width, self.blocks, self.dtype, name="mix")(blocks, shared)
+        x = nn.silu(RMSNorm(blocks=True, name="mix_norm")(x))
         gates = BlockLinear(3 * width, self.blocks, self.dtype, name="gates")(x)
         # Each block holds its three gates side by side.
         reset, candidate, update = jnp.split(gates, 3, -1)
         candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
         update = nn.sigmoid(update - 1.0)  # biased towards keeping h
-        return join_blocks(update * candidate + (1 - update) * split_blocks(deter, self.blocks))
+        return join_blocks(update * candidate + (1 - update) * blocks)
 
 
 class LatentHead(nn.Module):

@@ -11,7 +11,7 @@ from dreamer_agent import ops
 from dreamer_agent.agent import Agent
 from dreamer_agent.behaviour import ActorCritic, behaviour_losses, replay_value_loss
 from dreamer_agent.behaviour.losses import Imagined, actor_loss, critic_loss, evaluate_trajectory
-from dreamer_agent.distributions import Bernoulli
+from dreamer_agent.distributions import Bernoulli, TwoHot
 from dreamer_agent.nets import Net
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.world_model import Trajectory
@@ -28,20 +28,14 @@ class Exact(SimpleNamespace):
         return self.value
 
 
-class TabularNets(ActorCritic):
-    """Actor outputs given as parameters; the critic reads the value from the third column of the features."""
-
-    def value(self, params, features):
-        return Exact(value=features[..., 2])
-
-
-def tabular_nets(kind=ActorCritic):
+def tabular_nets():
+    """Actor outputs and the critic's logits given as parameters."""
     actor = Net(lambda *_: None, lambda raw, features: raw)
     critic = Net(lambda *_: None, lambda logits, features: jnp.broadcast_to(logits, (*features.shape[:-1], 7)))
-    return kind(actor, critic, ACT, BINS)
+    return ActorCritic(actor, critic, ACT, BINS)
 
 
-# Features of a pretended model: reward, continue logit, value.
+# Features of a pretended model: reward, continue logit.
 MODEL = SimpleNamespace(
     predict_reward=lambda params, features: Exact(value=features[..., 0]),
     predict_continue=lambda params, features: Bernoulli(features[..., 1]),
@@ -49,10 +43,19 @@ MODEL = SimpleNamespace(
 )
 
 
-def trajectory_of(reward, cont, value):
+def trajectory_of(reward, cont, actions=None):
+    """Imagined steps whose rewards and continues are given by rollout, `[N, H + 1]`."""
     cont = np.clip(np.asarray(cont, np.float64), 1e-12, 1 - 1e-12)
-    features = np.stack([reward, np.log(cont / (1 - cont)), value], -1)
-    return SimpleNamespace(latents=SimpleNamespace(features=jnp.asarray(features, jnp.float32)), actions={})
+    features = jnp.asarray(np.stack([reward, np.log(cont / (1 - cont))], -1), jnp.float32).swapaxes(0, 1)
+    return Trajectory(features[:-1], actions or {}, features[-1])
+
+
+def evaluated(reward, cont, value, lambda_):
+    """`evaluate_trajectory` with everything by rollout: `[N, H + 1]` in, `[N, H]` out."""
+    value = jnp.asarray(value, jnp.float32).T
+    trajectory = trajectory_of(reward, cont)
+    imagined = evaluate_trajectory(MODEL, {}, trajectory, value[:-1], value[-1], jnp.float32(lambda_))
+    return Imagined(*(x.T for x in imagined))
 
 
 def softmax(logits):
@@ -71,41 +74,47 @@ def twohot_cross_entropy(target, logits):
 
 def test_weights_are_the_products_of_the_continues():
     cont = [[0.9, 0.5, 0.8, 0.3], [1.0, 0.0, 1.0, 1.0]]
-    trajectory = trajectory_of(np.zeros((2, 4)), cont, np.zeros((2, 4)))
-    imagined = evaluate_trajectory(
-        MODEL, tabular_nets(TabularNets), {"critic": None}, trajectory, jnp.float32(0.95)
-    )
+    imagined = evaluated(np.zeros((2, 4)), cont, np.zeros((2, 4)), 0.95)
     np.testing.assert_allclose(imagined.weights, [[0.9, 0.45, 0.36], [1.0, 0.0, 0.0]], rtol=1e-5, atol=1e-6)
 
 
 def test_imagined_returns_by_hand():
     reward, cont, value = [[9.0, 1.0, 2.0]], [[0.5, 0.8, 0.5]], [[7.0, 10.0, 20.0]]
-    imagined = evaluate_trajectory(
-        MODEL, tabular_nets(TabularNets), {"critic": None}, trajectory_of(reward, cont, value), jnp.float32(0.5)
-    )
+    imagined = evaluated(reward, cont, value, 0.5)
     # R_1 = 2 + 0.5 * 20 = 12; R_0 = 1 + 0.8 (0.5 * 10 + 0.5 * 12) = 9.8. Reward and continue of the start play
     # no part in the returns.
     np.testing.assert_allclose(imagined.returns, [[9.8, 12.0]], rtol=1e-5)
     np.testing.assert_allclose(imagined.values, [[7.0, 10.0]])
-    assert imagined.features.shape == (1, 3, 3)
 
 
+def test_evaluation_of_a_trajectory_carries_no_gradient():
+    def total(reward, cont, value):
+        path = Trajectory(jnp.stack([reward, cont], -1)[:-1], {}, jnp.stack([reward, cont], -1)[-1])
+        return sum(x.sum() for x in evaluate_trajectory(MODEL, {}, path, value[:-1], value[-1], jnp.float32(0.5)))
+
+    numbers = jnp.ones((3, 2))
+    for gradient in jax.grad(total, (0, 1, 2))(numbers, numbers, numbers):
+        np.testing.assert_array_equal(gradient, 0.0)
+
+
+# Two steps of one rollout.
 RAW = {
-    "button": {"logits": jnp.log(jnp.array([[[0.25, 0.75], [0.5, 0.5]]]))},
-    "move": {"mean": jnp.zeros((1, 2, 2)), "std": jnp.full((1, 2, 2), -2.0)},  # std 0.9 / 2 + 0.1 = 0.55
+    "button": {"logits": jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))},
+    "move": {"mean": jnp.zeros((2, 2)), "std": jnp.full((2, 2), -2.0)},  # std 0.9 / 2 + 0.1 = 0.55
 }
-ACTIONS = {"button": jnp.array([[1, 0]]), "move": jnp.array([[[0.55, 0.0], [0.0, 0.0]]])}
+ACTIONS = {"button": jnp.array([1, 0]), "move": jnp.array([[0.55, 0.0], [0.0, 0.0]])}
 IMAGINED = Imagined(
-    features=jnp.zeros((1, 3, 3)),
-    returns=jnp.array([[5.0, 1.0]]),
-    values=jnp.array([[1.0, 3.0]]),
-    weights=jnp.array([[1.0, 0.5]]),
+    returns=jnp.array([[5.0], [1.0]]), values=jnp.array([[1.0], [3.0]]), weights=jnp.array([[1.0], [0.5]])
 )
+
+
+def policy_of(raw):
+    return tabular_nets().policy(raw, jnp.zeros((2, 2)))
 
 
 def test_actor_loss_by_hand():
     loss, metrics = actor_loss(
-        tabular_nets(), {"actor": RAW}, IMAGINED, ACTIONS, scale=jnp.float32(2.0), entropy=jnp.float32(0.1)
+        policy_of(RAW), IMAGINED, ACTIONS, scale=jnp.float32(2.0), entropy=jnp.float32(0.1)
     )
     density = -2 * np.log(0.55) - np.log(2 * np.pi)  # of two normals at their mean
     log_prob = np.array([np.log(0.75) + density - 0.5, np.log(0.5) + density])
@@ -113,7 +122,7 @@ def test_actor_loss_by_hand():
     entropy = np.array([-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)), np.log(2)]) + spread
     advantage = np.array([2.0, -1.0])
     expected = -np.array([1.0, 0.5]) * (log_prob * advantage + 0.1 * entropy)
-    np.testing.assert_allclose(loss[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(loss[:, 0], expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["behaviour/entropy"], entropy.mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["behaviour/advantage"], 0.5, rtol=1e-5)
     np.testing.assert_allclose(metrics["behaviour/advantage_std"], 1.5, rtol=1e-5)
@@ -121,16 +130,14 @@ def test_actor_loss_by_hand():
 
 def test_actor_loss_raises_the_probability_of_better_actions():
     def loss(raw):
-        return actor_loss(tabular_nets(), {"actor": raw}, IMAGINED, ACTIONS, jnp.float32(1), jnp.float32(0))[
-            0
-        ].sum()
+        return actor_loss(policy_of(raw), IMAGINED, ACTIONS, jnp.float32(1), jnp.float32(0))[0].sum()
 
     gradient = jax.grad(loss)(RAW)
     # d/dlogits of -w A log p(a) = -w A (onehot(a) - p): A = 4 for action 1, then A = -2 for action 0 at w = 0.5.
-    expected = [[[1.0, -1.0], [0.5, -0.5]]]
+    expected = [[1.0, -1.0], [0.5, -0.5]]
     np.testing.assert_allclose(gradient["button"]["logits"], expected, rtol=1e-4)
     # d/dmean of -w A log N(a) = -w A (a - mean) / std²: only the first action lies off its mean.
-    np.testing.assert_allclose(gradient["move"]["mean"], [[[-4 / 0.55, 0], [0, 0]]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradient["move"]["mean"], [[-4 / 0.55, 0], [0, 0]], rtol=1e-4, atol=1e-5)
 
 
 def test_critic_loss_by_hand():
@@ -138,16 +145,15 @@ def test_critic_loss_by_hand():
     slow = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0], np.float32)
     slow_mean = (softmax(slow) * BINS).sum()
     target = np.array([0.3, -2.0, 1e6])
-    loss = critic_loss(
-        tabular_nets(), {"critic": jnp.asarray(logits)}, jnp.asarray(slow), jnp.zeros((3, 4)), jnp.asarray(target)
-    )
+    rows = (jnp.tile(jnp.asarray(x), (3, 1)) for x in (logits, slow))
+    loss = critic_loss(*(TwoHot(x, BINS) for x in rows), jnp.asarray(target))
     expected = [twohot_cross_entropy(t, logits) + twohot_cross_entropy(slow_mean, logits) for t in target]
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 def test_critic_loss_has_no_gradient_by_target_or_slow_critic():
     def loss(logits, slow, target):
-        return critic_loss(tabular_nets(), {"critic": logits}, slow, jnp.zeros((1, 4)), target).sum()
+        return critic_loss(TwoHot(logits[None], BINS), TwoHot(slow[None], BINS), target).sum()
 
     logits = jnp.linspace(-1.0, 1.0, 7)
     by_logits, by_slow, by_target = jax.grad(loss, (0, 1, 2))(logits, logits, jnp.array([0.3]))
@@ -160,13 +166,13 @@ def test_behaviour_losses_average_over_the_horizon():
     # The same critic everywhere: equal values, so that only rewards make advantages.
     logits = jnp.zeros(7)
     reward, cont = np.array([[0.0, 1.0, 2.0], [0.0, 8.0, 0.0]]), np.array([[0.5, 0.5, 0.5], [0.8, 0.8, 0.8]])
-    trajectory = trajectory_of(reward, cont, np.zeros((2, 3)))
-    raw = jax.tree.map(lambda x: jnp.tile(x, (2, 1) + (1,) * (x.ndim - 2)), RAW)
-    actions = jax.tree.map(lambda x: jnp.tile(x, (2, 1) + (1,) * (x.ndim - 2)), ACTIONS)
+    # Both rollouts take the same actions; rows are time first.
+    raw = jax.tree.map(lambda x: jnp.repeat(x, 2, 0), RAW)
+    actions = jax.tree.map(lambda x: jnp.stack([x, x], 1), ACTIONS)
     hyper = {"lambda": jnp.float32(1.0), "return_rate": jnp.float32(1.0), "entropy": jnp.float32(0.0)}
     losses, first, norm, metrics = behaviour_losses(
         MODEL, tabular_nets(), {"actor": raw, "critic": logits}, logits, ops.PercentileRange.zeros(),
-        Trajectory(trajectory.latents, actions), hyper,
+        trajectory_of(reward, cont, actions), hyper,
     )  # fmt: skip
     returns = np.array([[1 + 0.5 * 2, 2.0], [8.0, 0.0]])
     np.testing.assert_allclose(first, returns[:, 0], rtol=1e-5)

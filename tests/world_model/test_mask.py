@@ -183,13 +183,12 @@ def test_imagined_actions_are_those_whose_predicted_mask_is_on(agent: Agent, sta
         start = agent.model.rssm.initial(256)
         start = start._replace(deter=jax.random.normal(key, start.deter.shape))
 
-        def policy(key: Any, latent: Any) -> Any:
-            legal = agent.model.imagined_legal(params, latent.features)
-            return agent.nets.policy(params["actor"], latent.features, legal).sample(key)
+        def policy(key: Any, features: Any) -> Any:
+            legal = agent.model.imagined_legal(params, features)
+            return agent.nets.policy(params["actor"], features, legal).sample(key)
 
         path = imagine(agent.model, params, policy, start, key, 6)
-        features = path.latents.features[:, :-1]
-        return path.actions, agent.model.imagined_legal(params, features)
+        return path.actions, agent.model.imagined_legal(params, path.features)
 
     actions, legal = roll(params, KEY)
     for key in ("move", "press"):

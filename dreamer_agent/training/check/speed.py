@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from dreamer_agent.agent import Agent
+from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Rows, VectorEnv
 from dreamer_agent.errors import EnvironmentFault
@@ -127,7 +128,7 @@ def _time_update(
     replay = filled_replay(config, agent, rollout)
     batch, _ = replay.sample()
     start = time.monotonic()
-    update = jax.jit(agent.update, donate_argnums=0).lower(state, batch).compile()
+    update = compiled(agent.update, donate_argnums=0).lower(state, batch).compile()
     compiling = time.monotonic() - start
     held = [state]
 

@@ -1,0 +1,1 @@
+"""Speed and learning benchmarks, and the results they wrote."""
