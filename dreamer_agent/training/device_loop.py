@@ -86,7 +86,7 @@ class DeviceTrainer(Trainer):
         """Raise `ConfigError` for environments that are not JAX-native."""
         if not isinstance(env, JaxVectorEnv):
             raise ConfigError(
-                "train.loop=device needs an environment that is written in JAX (a JaxEnv, gymnax:TASK, toy:TASK): "
+                "train.loop=device needs environments written in JAX (gymnax:TASK, toy:TASK, a JaxEnv): "
                 f"this is a {type(env).__name__}, for which there is train.loop=host."
             )
 
