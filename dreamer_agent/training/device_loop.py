@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from dreamer_agent.agent import Agent
 from dreamer_agent.config import Config
@@ -56,18 +56,22 @@ class Actor:
     """The acting side between chunks, under the names by which the trainer knows its `Driver`."""
 
     def __init__(self, start: Any, seed: int, env_steps: int):
-        self.start, self.seed, self.calls = start, seed, 0
-        self.restart(seed, env_steps)
+        self.start, self.seed = start, seed
+        self.acting: Acting = start(jax.random.PRNGKey(seed))._replace(env_steps=jnp.int32(env_steps))
 
-    def restart(self, seed: int, env_steps: int | None = None) -> None:
-        """Reset all environments; the count of env steps goes on, unless it is given."""
-        before = self.acting.env_steps if env_steps is None else np.int32(env_steps)
-        self.acting: Acting = self.start(jax.random.PRNGKey(seed))._replace(env_steps=jax.numpy.array(before))
+    def restart(self, seed: int) -> None:
+        """Reset all environments; the counts go on."""
+        calls, env_steps = self.acting.calls, self.acting.env_steps
+        self.acting = self.start(jax.random.PRNGKey(seed))._replace(calls=calls, env_steps=env_steps)
 
     @property
-    def waiting(self) -> Acting:
-        """What a chunk starts from."""
-        return self.acting._replace(calls=jax.numpy.asarray(self.calls, np.int32))
+    def calls(self) -> int:
+        """How often the policy was asked."""
+        return int(self.acting.calls)
+
+    @calls.setter
+    def calls(self, count: int) -> None:
+        self.acting = self.acting._replace(calls=jnp.int32(count))
 
 
 class DeviceTrainer(Trainer):
@@ -96,6 +100,21 @@ class DeviceTrainer(Trainer):
         stats = jax.devices()[0].memory_stats() or {}
         return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
 
+    def begin(self, until: int, callbacks: Any = None) -> None:
+        """As the host's."""
+        super().begin(until, callbacks)
+        # Bound to the device, as what was restored is: a mixture would be compiled for once more.
+        self.loop = jax.device_put(self.loop, jax.devices()[0])
+
+    @property
+    def loop(self) -> Loop:
+        """All that a chunk changes."""
+        return Loop(self.state, self.replay.state, self.driver.acting, self.replay_key)
+
+    @loop.setter
+    def loop(self, loop: Loop) -> None:
+        self.state, self.replay.state, self.driver.acting, self.replay_key = loop
+
     def absorb(self, seen: Seen, env_steps: int, updates: int) -> None:
         """Take over what a chunk saw, and the counts after it."""
         count = int(seen.episodes)
@@ -120,16 +139,12 @@ class DeviceTrainer(Trainer):
     def _step(self) -> None:
         """A chunk, and what it saw."""
         counters = self.counters
-        loop = Loop(self.state, self.replay.state, self.driver.waiting, self.replay_key)
         plan = self.program.plan(counters.env_steps, self._stop(), counters.updates, self.updates_due)
         with self.clock("update"):
-            loop, seen, updates = self.program.chunk(loop, plan)
-            self.state, self.replay.state, self.driver.acting, self.replay_key = loop
-            acting = loop.acting
-            counts = acting.calls, acting.env_steps, updates
-            seen, faults, counts = jax.device_get((seen, acting.faults, counts))
-        self.driver.calls, env_steps, updates = map(int, counts)
-        self.absorb(seen, env_steps, updates)
+            self.loop, seen, updates = self.program.chunk(self.loop, plan)
+            seen, updates = jax.device_get((seen, updates))
+            env_steps, faults = jax.device_get((self.loop.acting.env_steps, self.loop.acting.faults))
+        self.absorb(seen, int(env_steps), int(updates))
         self._check(faults)
 
     def _check(self, faults: Faults) -> None:

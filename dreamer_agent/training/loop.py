@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from dreamer_agent.agent import Agent, AgentState, Metrics
+from dreamer_agent.agent import Agent, AgentState, Metrics, hyper_parameters
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Interface, VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
@@ -81,7 +81,9 @@ class Trainer:
         self.callbacks: list[Callback] = []
         self.stopping = self.interrupted = False
         self.replay = self._make_replay(config)
-        self.state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
+        state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
+        # The numbers of this run: its agent may be shared with runs that have others.
+        self.state = state._replace(hyper=hyper_parameters(config, env.obs_specs))
         self.updates = Updates(agent, updates_per_dispatch(config, agent), config.train.overlap, self.clock)
         self.screen = Screen(config.train.steps, 0, quiet)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
@@ -101,6 +103,22 @@ class Trainer:
         Raises a `DreamerError` where the environment, the memory or the directory does not fit; nothing was
         changed on disk then.
         """
+        make, env = cls.make_envs(config, make)
+        try:
+            agent = Agent.create(config, env.obs_specs, env.act_specs)
+            sizes = budget.check(config, agent, cls.free_memory())
+            check_folder(config, folder, env)
+            prepare_folder(config, folder, env)
+            trainer = cls(config, folder, agent, env, make, quiet)
+        except BaseException:
+            env.close()
+            raise
+        trainer.introduce(sizes)
+        return trainer
+
+    @classmethod
+    def make_envs(cls, config: Config, make: EnvFactory | None) -> tuple[EnvFactory, VectorEnv]:
+        """The maker of environments, and those of the training, which fit the configuration and this loop."""
         import_plugins(config.plugins)
         check_loggers(config)
         make = make or (lambda count: make_env(config.env, count))
@@ -112,20 +130,10 @@ class Trainer:
                     "make them equal."
                 )
             cls.check_env(env)
-            agent = Agent.create(config, env.obs_specs, env.act_specs)
-            sizes = budget.check(config, agent, cls.free_memory())
-            run_directory.check(folder, config)
-            _check_spaces(folder, env)
-            if config.init_from and run_directory.newest_step(folder) is None:
-                read_weights(Path(config.init_from))  # while nothing has been written
-            run_directory.prepare(folder, config)
-            env.interface.save(folder / SPACES)
-            trainer = cls(config, folder, agent, env, make, quiet)
         except BaseException:
             env.close()
             raise
-        trainer.introduce(sizes)
-        return trainer
+        return make, env
 
     @classmethod
     def check_env(cls, env: VectorEnv) -> None:
@@ -169,11 +177,7 @@ class Trainer:
                 self._step()
                 self._report(before)
                 self._call("on_step")
-            self._finish()
-            if self.counters.env_steps > self.window.first_step:
-                self._log()
-        self._call("on_end")
-        self.save()
+        self.end()
         if self.interrupted:
             raise KeyboardInterrupt
 
@@ -191,6 +195,14 @@ class Trainer:
         self._new_window()
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
+
+    def end(self) -> None:
+        """Log and write what the training has come to."""
+        self._finish()
+        if self.counters.env_steps > self.window.first_step:
+            self._log()
+        self._call("on_end")
+        self.save()
 
     def score(self) -> list[Evaluation]:
         """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
@@ -236,8 +248,7 @@ class Trainer:
 
     def save_as(self, folder: Path) -> None:
         """Write the run as it stands to another, empty folder, which then is a run directory of its own."""
-        run_directory.prepare(folder, self.config)
-        self.env.interface.save(folder / SPACES)
+        prepare_folder(self.config, folder, self.env)
         metrics = self.folder / "metrics.jsonl"
         if metrics.is_file():
             shutil.copyfile(metrics, folder / metrics.name)
@@ -404,6 +415,20 @@ def replay_sizes(config: Config, agent: Agent) -> tuple[Layout, int, int, int, i
         CONTEXT,
         config.replay.online,
     )
+
+
+def check_folder(config: Config, folder: Path, env: VectorEnv) -> None:
+    """Raise a `DreamerError` where `folder` cannot take a run of `config` in `env`; nothing is written."""
+    run_directory.check(folder, config)
+    _check_spaces(folder, env)
+    if config.init_from and run_directory.newest_step(folder) is None:
+        read_weights(Path(config.init_from))
+
+
+def prepare_folder(config: Config, folder: Path, env: VectorEnv) -> None:
+    """Make `folder` the run directory of `config` in `env`."""
+    run_directory.prepare(folder, config)
+    env.interface.save(folder / SPACES)
 
 
 def _check_spaces(folder: Path, env: VectorEnv) -> None:
