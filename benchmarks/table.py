@@ -1,12 +1,14 @@
 """Prints the results in benchmarks/results/ as Markdown tables, for README.md and docs/benchmarks.md.
 
-python benchmarks/table.py
+python -m benchmarks.table
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from benchmarks.speed.report import COLUMNS, markdown
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,17 +35,11 @@ def learning_rows() -> list[str]:
 
 
 def speed_rows() -> list[str]:
-    rows = [
-        "| case | parameters | trace | compile | update, median / min | policy step, median / min |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in json.loads((RESULTS / "speed.json").read_text())["rows"]:
-        rows.append(
-            f"| {row['case']} | {row['parameters']:,} | {row['trace_s']:.1f} s | {row['compile_s']:.1f} s "
-            f"| {row['update_ms_median']:.0f} / {row['update_ms_min']:.0f} ms "
-            f"| {row['policy_ms_median']:.2f} / {row['policy_ms_min']:.2f} ms |"
-        )
-    return rows
+    lines = []
+    for part, rows in json.loads((RESULTS / "speed.json").read_text()).items():
+        if part in COLUMNS:
+            lines += [f"### {part}", "", *markdown(part, rows), ""]
+    return lines
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -57,12 +58,14 @@ def train(
 
     Without --preset, one is chosen by what the environment observes. The same command goes on where it stopped.
     """
+    import psutil
+
     from dreamer_agent import api, plots
 
     config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
     folder = run or api.default_folder(config)
     try:
-        api.train(config, folder)
+        api.train(config, folder, began=psutil.Process().create_time())
     except KeyboardInterrupt:
         typer.echo(f"stopped; what was learned is in {folder}, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
@@ -216,6 +219,7 @@ def _configuration(
 def main() -> None:
     """Run the command line; errors that the user can mend are one sentence and exit code 2."""
     logging.getLogger("absl").setLevel(logging.ERROR)
+    gc.set_threshold(50_000, 50, 100)  # tracing makes very many objects that stay; looking at them takes seconds
     try:
         app()
     except DreamerError as error:

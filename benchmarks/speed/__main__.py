@@ -4,7 +4,7 @@
     python -m benchmarks.speed update policy --peer dreamerv3=/path/to/checkout --peer-python /path/to/python
     python -m benchmarks.speed update --peer dreamer_agent=/path/to/another/version
     python -m benchmarks.speed loop scaling
-    python -m benchmarks.speed gpu --limit 540 --flags nographs="--xla_gpu_enable_command_buffer="
+    python -m benchmarks.speed gpu --rounds 3 --seconds 1 --flags no-graphs="--xla_gpu_enable_command_buffer="
 
 A peer is timed beside ours in turns, A B A B ..., and reported as the median of the ratios of the rounds.
 """

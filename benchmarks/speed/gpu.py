@@ -6,6 +6,7 @@ is left out, the least important first; every result is written as soon as it is
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,13 +47,15 @@ SMALL = Case("1m-proprio", ("size/1m",), PROPRIO, SIX)
 MIDDLE = Case("12m-image", ("size/12m",), IMAGE, SIX)
 LARGE = Case("200m-image", ("size/200m",), IMAGE, SIX)
 SET = (
-    Process(SMALL, "default", ((1, 1), (1, 8), (4, 1), (16, 1))),
+    Process(SMALL, "default", ((1, 1), (16, 1))),
     Process(LARGE, "default", ((1, 1),)),
-    Process(MIDDLE, "default", ((1, 1), (4, 1))),
-    Process(SMALL, "while", ((1, 1), (16, 1))),
-    Process(MIDDLE, "while", ((1, 1),)),
+    Process(SMALL, "while", ((1, 1),)),
+    Process(MIDDLE, "default", ((1, 1),)),
     Process(LARGE, "while", ((1, 1),)),
-    Process(MIDDLE, "default", ((16, 1), (1, 8))),
+    Process(MIDDLE, "while", ((1, 1),)),
+    Process(SMALL, "default", ((1, 8), (4, 1))),
+    Process(MIDDLE, "default", ((4, 1), (16, 1), (1, 8))),
+    Process(SMALL, "while", ((16, 1),)),
     Process(LARGE, "default", ((1, 4),)),
 )
 
@@ -83,7 +86,7 @@ class Gpu:
             if self.deadline.left < LEAST:
                 skipped += [process.name(program) for program in process.programs]
                 continue
-            with Worker(Contender.ours(), {"XLA_FLAGS": self.flags[process.flags]}) as worker:
+            with Worker(Contender.ours(), {"XLA_FLAGS": self._flags(process)}) as worker:
                 try:
                     skipped += self._process(worker, process)
                 except WorkerError as error:
@@ -94,7 +97,7 @@ class Gpu:
     def _process(self, worker: Worker, process: Process) -> list[str]:
         """All programs of one process; one that fails does not keep the next from running."""
         built = worker.ask("build", limit=self.deadline.left, case=process.case.plain())
-        provenance = worker.ask("provenance") | {"xla_flags": self.flags[process.flags]}
+        provenance = worker.ask("provenance") | {"xla_flags": self._flags(process)}
         known = {"parameters": built["parameters"], "dtype": built["settings"]["dtype"]}
         for index, program in enumerate(process.programs):
             if self.deadline.left < LEAST or worker.process.poll() is not None:
@@ -107,6 +110,9 @@ class Gpu:
             self.bench.results.add("gpu", row, provenance)
         return []
 
+    def _flags(self, process: Process) -> str:
+        return f"{os.environ.get('XLA_FLAGS', '')} {self.flags[process.flags]}".strip()
+
     def _program(self, worker: Worker, program: tuple[int, int]) -> Row:
         """One program, and the policy step where it is that of a single agent."""
         seeds, updates = program
@@ -115,7 +121,9 @@ class Gpu:
         row["ms_per_seed"] = row["update_ms"]["median"] / seeds
         if program == (1, 1):
             for envs in ENVS:
-                times = self.bench.turns("ms", [worker], "policy", envs=envs)[worker.name]["ms"]
+                times = self.bench.turns("ms", [worker], "policy", envs=envs, limit=self.deadline.left)[
+                    worker.name
+                ]["ms"]
                 row[f"policy_ms_{envs}"] = times
         return row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class Learner:
         self.agent = Agent.create(config, _specs(wanted.obs), _specs(wanted.act))
         device = {"platform": jax.default_backend(), "dtype": self.agent.model.dtype.name}
         self.case = dataclasses.replace(wanted, settings=dataclasses.asdict(config) | device)
-        self.state = jax.jit(self.agent.init)(jax.random.PRNGKey(0))
-        return {"parameters": count_parameters(self.state.params), "settings": self.case.settings}
+        shapes = jax.eval_shape(self.agent.init, jax.random.PRNGKey(0))
+        return {"parameters": count_parameters(shapes.params), "settings": self.case.settings}
 
     def compile(self, seeds: int = 1, updates: int = 1) -> Reply:
         """Trace and compile the program, and run it once: `updates` in one call, for `seeds` agents at once.
@@ -51,15 +51,8 @@ class Learner:
         Answers with the seconds that both took, and with the floating-point operations of one update of all
         seeds.
         """
-        self.updates, function = updates, self.agent.update
-        batch: Any = random_batch(self.case)
-        if seeds > 1:
-            keys = jax.random.split(jax.random.PRNGKey(0), seeds)
-            self.state, function = jax.jit(jax.vmap(self.agent.init))(keys), jax.vmap(function)
-            batch = _stack([random_batch(self.case, seed) for seed in range(seeds)])
-        if updates > 1:
-            function, batch = _in_one_call(function), _stack([batch] * updates)
-        self.batch = jax.device_put(batch)
+        init, function, self.batch = program(self.agent, self.case, seeds, updates)
+        self.updates, self.state = updates, jax.jit(init)()
         start = time.perf_counter()
         traced = compiled(function, donate_argnums=0).trace(self.state, self.batch)
         lowered = traced.lower()
@@ -129,6 +122,22 @@ class StillEnv:
 
     def close(self) -> None:
         pass
+
+
+def program(agent: Agent, case: Case, seeds: int, updates: int) -> tuple[Any, Any, Any]:
+    """`init()`, the update `(state, batch) -> (state, rest)` and its batch on the device.
+
+    With several seeds everything has them in front `[S, ...]`; with several updates in one call the batch has
+    those in front of all.
+    """
+    key, batch = jax.random.PRNGKey(0), random_batch(case)
+    init, function = agent.init, agent.update
+    if seeds > 1:
+        key, init, function = jax.random.split(key, seeds), jax.vmap(init), jax.vmap(function)
+        batch = _stack([random_batch(case, seed) for seed in range(seeds)])
+    if updates > 1:
+        function, batch = _in_one_call(function), _stack([batch] * updates)
+    return partial(init, key), function, jax.device_put(batch)
 
 
 def processor() -> str | None:

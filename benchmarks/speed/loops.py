@@ -32,11 +32,27 @@ class Loop:
 
     def steps(self, count: int) -> Reply:
         """Go on for about `count` env steps; milliseconds of one env step, with the updates that belong to it."""
-        stamps: list[tuple[int, float]] = []
-
-        def stamp(trainer: Any) -> None:
-            stamps.append((trainer.counters.env_steps, time.perf_counter()))
-
-        self.trainer.run(self.trainer.counters.env_steps + count, stamp)
-        (first, start), (last, end) = stamps[0], stamps[-1]
+        clock = _clock()
+        self.trainer.run(self.trainer.counters.env_steps + count, clock)
+        (first, start), (last, end) = clock.stamps
         return {"ms": [1e3 * (end - start) / (last - first)]}
+
+
+def _clock() -> Any:
+    """A callback that notes env steps and time at the start of a stretch, and when all its work is done."""
+    import jax
+
+    from dreamer_agent.training.callbacks import Callback
+
+    class Clock(Callback):
+        def __init__(self) -> None:
+            self.stamps: list[tuple[int, float]] = []
+
+        def on_start(self, trainer: Any) -> None:
+            self.stamps.append((trainer.counters.env_steps, time.perf_counter()))
+
+        def on_end(self, trainer: Any) -> None:
+            jax.block_until_ready(trainer.state)
+            self.on_start(trainer)
+
+    return Clock()

@@ -18,7 +18,7 @@ LOOPS = {
     "gymnax:CartPole-v1": (["classic"], ["env.id=gymnax:CartPole-v1"]),
 }
 # The ways to run the loop. One that the measured version does not have is reported as failed, with its reason.
-LOOP_KINDS = {"host": [], "host, overlapped": ["train.overlap=true"], "device": ["train.loop=device"]}
+LOOP_KINDS = {"host": [], "host, waiting": ["train.overlap=false"], "device": ["train.loop=device"]}
 AXES: dict[str, list[Any]] = {
     "batch": [4, 8, 16, 32, 64],
     "length": [16, 32, 64, 128],

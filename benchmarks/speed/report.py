@@ -83,7 +83,7 @@ COLUMNS: dict[str, list[tuple[str, Callable[[Row], str]]]] = {
     ],
     "loop": [
         CASE, ("loop", _plain("contender")), ("env steps per s, median (min to max)", _ratio("env_steps_per_s")),
-        ("updates per s", _plain("updates_per_s", ".1f")), ("speed over host", _ratio("ratio")),
+        ("updates per s", _plain("updates_per_s", ".1f")), ("times the host's speed", _ratio("ratio")),
     ],
     "scaling": [
         CASE, *PROGRAM, ("times the base", _plain("times_base", ".2f")),
@@ -99,7 +99,7 @@ COLUMNS: dict[str, list[tuple[str, Callable[[Row], str]]]] = {
 
 
 def cells(part: str, row: Row) -> list[str]:
-    """The row as text; what it does not hold is left empty, and a failure stands in the second column."""
+    """The row as text; what it does not hold is left empty, and a failure is told in the last column."""
     out = []
     for _, show in COLUMNS[part]:
         try:
@@ -107,7 +107,7 @@ def cells(part: str, row: Row) -> list[str]:
         except (KeyError, TypeError):
             out.append("")
     if "failed" in row:
-        out[-1] = row["failed"]
+        out[-1] = "failed"
     return out
 
 
@@ -122,12 +122,16 @@ def show(part: str, rows: list[Row]) -> None:
     for row in rows:
         table.add_row(*cells(part, row))
     console = Console()
-    # Where the output goes to a file, rich would fold the table into 80 columns.
-    (console if console.is_terminal else Console(width=200)).print(table)
+    if not console.is_terminal:
+        console = Console(width=200)  # into a file rich would fold the table into 80 columns
+    console.print(table)
+    for row in rows:
+        if "failed" in row:
+            console.print(f"{row['case']}: {row['failed']}", markup=False, highlight=False)
 
 
 def markdown(part: str, rows: list[Row]) -> list[str]:
-    """The rows as lines of a Markdown table."""
+    """The rows as lines of a Markdown table; those that failed are left out."""
     headers = [header for header, _ in COLUMNS[part]]
     lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
-    return lines + ["| " + " | ".join(cells(part, row)) + " |" for row in rows]
+    return lines + ["| " + " | ".join(cells(part, row)) + " |" for row in rows if "failed" not in row]

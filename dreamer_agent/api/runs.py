@@ -29,6 +29,7 @@ from dreamer_agent.world_model import CONTEXT
 
 LONGEST_DREAM = 50  # steps of a dream whose length was not asked for
 PRETRAINED = "pretrained:"
+LEAST_COMPILING = 0.2  # seconds; what compiles faster is not kept
 SHIPPED = Path(__file__).parent.parent / "pretrained"
 
 
@@ -50,19 +51,22 @@ def enable_compilation_cache(folder: Path | None = None) -> None:
         return
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(folder or base / "dreamer_agent" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILING)
 
 
 def train(
-    config: Config, run: str | Path, quiet: bool = False, make: EnvFactory | None = None, callbacks: Any = None
-) -> list[Evaluation]:
+    config: Config, run: str | Path, quiet: bool = False, make: EnvFactory | None = None, callbacks: Any = None,
+    began: float | None = None,
+) -> list[Evaluation]:  # fmt: skip
     """Train in the run directory `run`, resuming what lies there; then score the final parameters.
 
     Gives two evaluations, with sampled actions and with the mode. `make(num_envs)` makes the environments if not
-    `config.env.id` does. Raises a `DreamerError` that says what to mend where the environment, the memory or the
-    directory does not fit.
+    `config.env.id` does. `began` (seconds since the epoch, by default now) is where the time until the first
+    update is counted from. Raises a `DreamerError` that says what to mend where the environment, the memory or
+    the directory does not fit.
     """
     enable_compilation_cache()
-    return train_loop(config, Path(run), make, quiet, callbacks)
+    return train_loop(config, Path(run), make, quiet, callbacks, began)
 
 
 def run_folder(run: str | Path) -> Path:

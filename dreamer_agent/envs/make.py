@@ -94,9 +94,41 @@ def _toy(task: str, config: EnvConfig, count: int) -> VectorEnv:
 @register_suite("gymnax")
 def _gymnax(task: str, config: EnvConfig, count: int) -> VectorEnv:
     """JAX-native tasks of gymnax, such as CartPole-v1 or Breakout-MinAtar."""
-    from dreamer_agent.envs.gymnax import GymnaxEnv
+    from dreamer_agent.envs.suites.gymnax import GymnaxEnv
 
     return make_jax(GymnaxEnv(task, **config.kwargs), config, count)
+
+
+@register_suite("brax")
+def _brax(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Physics of brax, such as ant or reacher; `backend` as in brax."""
+    from dreamer_agent.envs.suites.brax import BraxEnv
+
+    return make_jax(BraxEnv(task, **config.kwargs), config, count)
+
+
+@register_suite("craftax")
+def _craftax(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Craftax and Craftax-Classic, symbolic or from pixels, such as Craftax-Classic-Symbolic-v1."""
+    from dreamer_agent.envs.suites.craftax import CraftaxEnv
+
+    return make_jax(CraftaxEnv(task, **config.kwargs), config, count)
+
+
+@register_suite("navix")
+def _navix(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """MiniGrid in JAX by navix, such as Navix-Empty-8x8-v0; `observation_fn` by its name."""
+    from dreamer_agent.envs.suites.navix import NavixEnv
+
+    return make_jax(NavixEnv(task, **config.kwargs), config, count)
+
+
+@register_suite("xminigrid")
+def _xminigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """MiniGrid in JAX by xminigrid, such as MiniGrid-Empty-8x8."""
+    from dreamer_agent.envs.suites.xminigrid import XMinigridEnv
+
+    return make_jax(XMinigridEnv(task, **config.kwargs), config, count)
 
 
 @register_suite("minigrid")

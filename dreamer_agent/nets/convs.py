@@ -2,8 +2,8 @@
 
 Every pixel of the larger image is one of 2 x 2 phases (p, q) of a pixel of the smaller one. A k x k kernel that
 reads or writes the larger image is a smaller kernel between the smaller image and the phases as channels. That is
-the same sum in another order (Shi et al., arXiv 1609.07009, show it for upsampling), with the same parameters. For
-k = 5 an upsampling convolution needs 36 products where the plain form needs 100, and few channels become four
+the same sum in another order (Shi et al., arXiv 1609.07009, show it for upsampling), with the same parameters.
+For k = 5 an upsampling convolution needs 36 products where the plain form needs 100, and few channels become four
 times as many, which is what matrix units want.
 """
 

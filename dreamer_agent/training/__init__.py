@@ -1,8 +1,22 @@
 """The loop around the learner: acting, replay, logging, checkpoints and evaluation."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from dreamer_agent.training.checkpoint import Checkpoints
 from dreamer_agent.training.driver import Driver
 from dreamer_agent.training.evaluate import Evaluation, evaluate
-from dreamer_agent.training.loop import Trainer, train
+
+if TYPE_CHECKING:
+    from dreamer_agent.training.loop import Trainer, train
 
 __all__ = ["Checkpoints", "Driver", "Evaluation", "Trainer", "evaluate", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Trainer", "train"):  # the loop needs gymnasium and the loggers, what it drives does not
+        from dreamer_agent.training import loop
+
+        return getattr(loop, name)
+    raise AttributeError(f"module 'dreamer_agent.training' has no attribute '{name}'")

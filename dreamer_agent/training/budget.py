@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import psutil
 
 from dreamer_agent.agent import Agent, count_parameters
 from dreamer_agent.config import Config
@@ -63,10 +62,17 @@ def kept_steps(config: Config) -> int:
     return min(config.replay.capacity, stored_steps(config))
 
 
+def free_memory() -> int:
+    """Bytes of main memory that are free now."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def check(config: Config, agent: Agent, free: int | None = None) -> Budget:
     """The budget, or `MemoryBudgetError` where it does not fit `free` bytes (by default what is free now)."""
     budget = estimate(config, agent)
-    free = psutil.virtual_memory().available if free is None else free
+    free = free_memory() if free is None else free
     limit = config.replay.max_gb * GB or free
     if budget.replay > limit:
         steps = kept_steps(config)

@@ -22,6 +22,7 @@ from dreamer_agent.replay import DeviceReplay, ReplayState
 from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.loop import EnvFactory, Trainer, replay_sizes
+from dreamer_agent.training.startup import Startup
 
 MOST_UPDATES = 256  # of one chunk, so that Ctrl-C and the screen do not wait for long
 SAMPLING = 1  # folded into the run's seed: the key of the replay's samples
@@ -80,9 +81,12 @@ class DeviceTrainer(Trainer):
     replay: HeldReplay
     driver: Actor
 
-    def __init__(self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool):
+    def __init__(
+        self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool,
+        startup: Startup,
+    ):  # fmt: skip
         self.sums: dict[str, float] = {}  # of the metrics of all updates since the last row
-        super().__init__(config, folder, agent, env, make, quiet)
+        super().__init__(config, folder, agent, env, make, quiet, startup)
         self.replay_key = jax.random.fold_in(jax.random.PRNGKey(config.seed), SAMPLING)
 
     @classmethod
@@ -139,11 +143,14 @@ class DeviceTrainer(Trainer):
     def _step(self) -> None:
         """A chunk, and what it saw."""
         counters = self.counters
+        self.startup.filled()
         plan = self.program.plan(counters.env_steps, self._stop(), counters.updates, self.updates_due)
         with self.clock("update"):
             self.loop, seen, updates = self.program.chunk(self.loop, plan)
             seen, updates = jax.device_get((seen, updates))
             env_steps, faults = jax.device_get((self.loop.acting.env_steps, self.loop.acting.faults))
+        if updates > counters.updates and self.startup.listening:
+            self.screen.say(self.startup.updated())
         self.absorb(seen, int(env_steps), int(updates))
         self._check(faults)
 

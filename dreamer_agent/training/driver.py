@@ -49,7 +49,7 @@ class Driver:
 
     def restart(self, seed: int | None = None) -> None:
         """Reset all environments and forget everything about them."""
-        self.carry = jax.device_put(self.agent.init_act(self.env.num_envs))
+        self.carry = _start(self.agent, self.env.num_envs)
         self.pending = self.env.reset(self.seed if seed is None else seed)
         self.score = np.zeros(self.env.num_envs)
         self.length = np.zeros(self.env.num_envs, int)
@@ -80,7 +80,7 @@ class Driver:
         next ones there, are stepped only when it is done.
         """
         for rows, packed in launched:
-            packed = jax.tree.map(np.asarray, packed)
+            packed = jax.device_get(packed)
             self._count(rows)
             step = {key: value for key, value in rows._asdict().items() if key != "mask"}
             yield rows, step | packed
@@ -118,6 +118,12 @@ def env_steps(rows: Rows) -> int:
     """How many env steps the rows stand for: a reset is none."""
     counted = ~rows.is_first if rows.mask is None else rows.mask & ~rows.is_first
     return int(counted.sum())
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _start(agent: Agent, num_envs: int) -> ActState:
+    """`Agent.init_act` as one program: many small ones take longer to compile than it takes to run them."""
+    return agent.init_act(num_envs)
 
 
 @partial(jax.jit, static_argnums=0)

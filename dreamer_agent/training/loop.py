@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from dreamer_agent.training.interrupt import on_interrupt
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
 from dreamer_agent.training.progress import Counters, Stopwatch, Window
 from dreamer_agent.training.screen import Screen
+from dreamer_agent.training.startup import Startup
 from dreamer_agent.training.updates import Updates, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
 from dreamer_agent.world_model import CONTEXT
@@ -48,14 +50,16 @@ SPACES = "spaces.json"
 
 
 def train(
-    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, callbacks: Any = None
-) -> list[Evaluation]:
+    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, callbacks: Any = None,
+    began: float | None = None,
+) -> list[Evaluation]:  # fmt: skip
     """Train in the run directory `folder` until `config.train.steps` and evaluate the final parameters.
 
     A directory that holds a run of the same configuration is resumed. `make(num_envs)` overrides the environment
-    that `config.env` names. Gives the final evaluations, sampled and mode.
+    that `config.env` names. `began` is when the command began, in seconds since the epoch. Gives the final
+    evaluations, sampled and mode.
     """
-    trainer = open_trainer(config, folder, make, quiet)
+    trainer = open_trainer(config, folder, make, quiet, began)
     try:
         trainer.run(config.train.steps, callbacks)
         return trainer.score()
@@ -63,20 +67,26 @@ def train(
         trainer.close()
 
 
-def open_trainer(config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False) -> Trainer:
+def open_trainer(
+    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, began: float | None = None
+) -> Trainer:
     """`Trainer.open` of the loop that `config.train.loop` names."""
     if config.train.loop == "device":
         from dreamer_agent.training.device_loop import DeviceTrainer
 
-        return DeviceTrainer.open(config, folder, make, quiet)
-    return Trainer.open(config, folder, make, quiet)
+        return DeviceTrainer.open(config, folder, make, quiet, began)
+    return Trainer.open(config, folder, make, quiet, began)
 
 
 class Trainer:
     """One run: the learner, its replay and environments, and the counters that drive them."""
 
-    def __init__(self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool):
+    def __init__(
+        self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool,
+        startup: Startup,
+    ):  # fmt: skip
         self.config, self.folder, self.agent, self.env, self.make = config, folder, agent, env, make
+        self.startup = startup
         self.counters, self.window, self.clock = Counters(), Window(), Stopwatch()
         self.callbacks: list[Callback] = []
         self.stopping = self.interrupted = False
@@ -97,20 +107,27 @@ class Trainer:
         self.writer = MetricsWriter(folder, self.counters.env_steps, config)
 
     @classmethod
-    def open(cls, config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False) -> Trainer:
-        """Start a run in `folder`, or resume the one that lies there.
+    def open(
+        cls, config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False,
+        began: float | None = None,
+    ) -> Trainer:  # fmt: skip
+        """Start a run in `folder`, or resume the one that lies there; the time until its first update is taken
+        from `began`, by default now.
 
         Raises a `DreamerError` where the environment, the memory or the directory does not fit; nothing was
         changed on disk then.
         """
+        opened = time.time()
         make, env = cls.make_envs(config, make)
+        startup = Startup(opened, began)
         try:
             agent = Agent.create(config, env.obs_specs, env.act_specs)
             sizes = budget.check(config, agent, cls.free_memory())
             check_folder(config, folder, env)
             prepare_folder(config, folder, env)
-            trainer = cls(config, folder, agent, env, make, quiet)
+            trainer = cls(config, folder, agent, env, make, quiet, startup)
         except BaseException:
+            startup.close()
             env.close()
             raise
         trainer.introduce(sizes)
@@ -195,12 +212,14 @@ class Trainer:
         self._new_window()
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
+        self.startup.fill()
 
     def end(self) -> None:
         """Log and write what the training has come to."""
         self._finish()
         if self.counters.env_steps > self.window.first_step:
             self._log()
+        self.startup.close()
         self._call("on_end")
         self.save()
 
@@ -212,6 +231,7 @@ class Trainer:
 
     def close(self) -> None:
         """Flush the logs and free the environments."""
+        self.startup.close()
         self.writer.close()
         self.checkpoints.close()
         self.env.close()
@@ -298,9 +318,13 @@ class Trainer:
         """Launch the updates that are due with `env_steps`; their metrics, perhaps still being computed."""
         launched = []
         while self.replay.ready() and self.counters.updates + self.updates.count <= self.updates_due(env_steps):
+            self.startup.filled()
             self.state, metrics = self.updates.launch(self.state, self.replay)
             self.counters.updates += self.updates.count
             launched.append(metrics)
+            if self.startup.listening:
+                jax.block_until_ready(metrics)
+                self.screen.say(self.startup.updated())
         return launched
 
     def _store(self, acts: list[Launched]) -> None:
@@ -343,7 +367,7 @@ class Trainer:
 
     def _log(self) -> None:
         metrics, self.updates.done = self.updates.done, []
-        row = self.window.row(self.counters, metrics, self.clock)
+        row = self.window.row(self.counters, metrics, self.clock) | self.startup.row()
         self.writer.write(self.counters.env_steps, row)
         self.screen.row(self.counters.env_steps, row)
         self._new_window()

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from dreamer_agent.agent import Agent, AgentState, Metrics
+from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
 from dreamer_agent.replay import HostReplay, replay_bytes
 from dreamer_agent.training.budget import layout_of
@@ -43,7 +44,8 @@ class Updates:
     """
 
     def __init__(self, agent: Agent, count: int, overlap: bool, clock: Stopwatch):
-        self.agent, self.count, self.overlap, self.clock = agent, count, overlap, clock
+        self.count, self.overlap, self.clock = count, overlap, clock
+        self.program = program_of(agent)
         self.flight: Flight | None = None
         self.done: list[Metrics] = []  # of dispatches that were written back: reading these waits for nothing
 
@@ -55,7 +57,7 @@ class Updates:
         with self.clock("replay"):
             batches, ids = sample_many(replay, self.count)
             batches = jax.device_put(batches)  # may share the memory of the arrays, which nobody writes to again
-        state, latents, metrics = update_many(self.agent, state, batches)
+        state, latents, metrics = self.program(state, batches)
         before, self.flight = self.flight, Flight(ids, latents, metrics)
         if not self.overlap:
             self._wait(self.flight)
@@ -81,15 +83,19 @@ class Updates:
             return
         self._wait(flight)
         with self.clock("replay"):
-            latents = jax.tree.map(np.asarray, flight.latents)
+            latents = jax.device_get(flight.latents)
             for index, ids in enumerate(flight.ids):
                 replay.update_latents(ids, jax.tree.map(lambda x, i=index: x[i], latents))
         self.done.append(flight.metrics)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def program_of(agent: Agent) -> Any:
+    """`update_many` for `agent`, compiled when it is first called; the arrays of its `state` are used up."""
+    return compiled(partial(update_many, agent), donate_argnums=0)
+
+
 def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentState, Tree, Metrics]:
-    """One update after the other on `batches` `[K, B, C + T, ...]`, as one program.
+    """One update after the other on `batches` `[K, B, C + T, ...]`.
 
     Gives the new state, the packed posterior latents `[K, B, T, ...]` and the means of the metrics over K.
     """

@@ -178,7 +178,7 @@ def test_an_unknown_environment_is_a_configuration_error(name: str) -> None:
         make_env(EnvConfig(id=name))
     message = str(caught.value)
     assert message.startswith(f"There is no environment '{name}': ")
-    assert "gymnax, minigrid, python, toy" in message
+    assert "brax, craftax, gymnax, minigrid, navix, python, toy, xminigrid" in message
     assert "\n" not in message
 
 

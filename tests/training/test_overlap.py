@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from dreamer_agent.config import Config, load_config
 from dreamer_agent.envs import Rows
 from dreamer_agent.envs.interface import interface_of_specs
 from dreamer_agent.specs import ArraySpec
+from dreamer_agent.training import updates
 from dreamer_agent.training.callbacks import Callback
 from dreamer_agent.training.loop import Trainer
-from dreamer_agent.training.updates import update_many, updates_per_dispatch
+from dreamer_agent.training.updates import updates_per_dispatch
 from tests.conftest import random_batch, small_config
 
 OBS = {"obs": ArraySpec("continuous", (3,))}
@@ -99,6 +101,7 @@ def shared() -> Iterator[Agent]:
     agent = Agent.create(short(1), OBS, ACT)
     patch = pytest.MonkeyPatch()
     patch.setattr(Agent, "create", lambda *_: agent)
+    patch.setattr(updates, "program_of", functools.cache(updates.program_of))
     yield agent
     patch.undo()
 
@@ -126,7 +129,7 @@ def metrics_of(folder: Path) -> list[dict]:
     ("ratio", "dispatch", "count"), [(1 / 3, 0, 1), (1, 1, 1), (1, 0, 3)], ids=["one", "three", "three at once"]
 )
 def test_overlapping_gives_what_waiting_gives(shared, tmp_path, ratio, dispatch, count) -> None:
-    given, programs = [], update_many._cache_size()
+    given, programs = [], updates.program_of(shared)._cache_size()
     for overlap in (True, False):
         folder = tmp_path / str(overlap)
         config = short(ratio, f"train.overlap={overlap}".lower(), f"train.updates_per_dispatch={dispatch}")
@@ -143,7 +146,7 @@ def test_overlapping_gives_what_waiting_gives(shared, tmp_path, ratio, dispatch,
             np.testing.assert_array_equal(stored, rows[: len(stored)])
     jax.tree.map(np.testing.assert_array_equal, *(first for first, _ in given))
     assert given[0][1] == given[1][1] and any("loss/policy" in row for row in given[0][1])
-    assert update_many._cache_size() <= programs + 1  # one serves all dispatches
+    assert updates.program_of(shared)._cache_size() <= programs + 1  # one serves all dispatches
 
 
 def test_what_a_dispatch_sees_lags_by_one_act_and_one_dispatch(shared, tmp_path) -> None:
@@ -232,11 +235,12 @@ def test_callbacks_get_metrics_on_the_device_and_whole_steps(shared, tmp_path) -
 def test_several_updates_in_one_dispatch_are_the_single_ones(learner) -> None:
     batches = [random_batch(learner.agent, seed) for seed in range(3)]
     copy = lambda: jax.tree.map(jnp.copy, learner.state)  # noqa: E731  the state is donated
+    update_many = updates.program_of(learner.agent)
     stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
-    state, latents, metrics = update_many(learner.agent, copy(), stacked)
+    state, latents, metrics = update_many(copy(), stacked)
     one, rows, packed = copy(), [], []
     for batch in batches:
-        one, given, row = update_many(learner.agent, one, jax.tree.map(lambda x: x[None], batch))
+        one, given, row = update_many(one, jax.tree.map(lambda x: x[None], batch))
         rows.append(row)
         packed.append(given)
     assert int(state.step) == int(one.step) == 3

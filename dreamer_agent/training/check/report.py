@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
-import psutil
 
 from dreamer_agent.agent import Agent
 from dreamer_agent.config import Config
@@ -128,7 +127,7 @@ def _look_closer(report: Report, make: Callable[[int], VectorEnv] | None) -> Non
 
 def _weigh(report: Report, env: VectorEnv) -> Agent | None:
     """Count parameters and bytes; the agent, if there can be one."""
-    config, free = report.config, psutil.virtual_memory().available
+    config, free = report.config, budget.free_memory()
     try:
         agent = Agent.create(config, env.obs_specs, env.act_specs)
         report.memory = Memory(budget.estimate(config, agent), budget.kept_steps(config), free, _device_free())

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from dreamer_agent.agent import Agent
-from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Rows, VectorEnv
 from dreamer_agent.errors import EnvironmentFault
@@ -21,6 +20,8 @@ from dreamer_agent.specs import Specs
 from dreamer_agent.training import budget
 from dreamer_agent.training.check.rollout import RandomPolicy, RandomRollout, sentence_of
 from dreamer_agent.training.driver import Driver
+from dreamer_agent.training.progress import Stopwatch
+from dreamer_agent.training.updates import Updates, sample_many, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
 from dreamer_agent.world_model import CONTEXT
 
@@ -30,7 +31,7 @@ REPEATS = 3  # at least, of an update
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one call: all environments stepped once, the policy for all of them, one update.
+    """Seconds of one call: all environments stepped once, the policy for all of them; and of one update.
 
     `compiling` is the time until the programs were ready; `activations` the bytes that an update takes beside its
     inputs, None where XLA does not tell.
@@ -125,20 +126,18 @@ def _time_env(env: VectorEnv, seconds: float) -> tuple[float, Rows]:
 def _time_update(
     config: Config, agent: Agent, state: Any, rollout: RandomRollout, seconds: float
 ) -> tuple[float, float, int | None]:
-    replay = filled_replay(config, agent, rollout)
-    batch, _ = replay.sample()
+    replay, count = filled_replay(config, agent, rollout), updates_per_dispatch(config, agent)
+    held, updates = [state], Updates(agent, count, overlap=False, clock=Stopwatch())
     start = time.monotonic()
-    update = compiled(agent.update, donate_argnums=0).lower(state, batch).compile()
+    program = updates.program.lower(state, sample_many(replay, count)[0]).compile()
     compiling = time.monotonic() - start
-    held = [state]
+    updates.program = program
 
     def once() -> None:
-        batch, ids = replay.sample()
-        held[0], latents, _ = update(held[0], batch)
-        replay.update_latents(ids, jax.tree.map(np.asarray, latents.pack()))
+        held[0], _ = updates.launch(held[0], replay)
 
     once()
-    return _median(once, 1.5 * seconds, REPEATS), compiling, _activations(update)
+    return _median(once, 1.5 * seconds, REPEATS) / count, compiling, _activations(program)
 
 
 def filled_replay(config: Config, agent: Agent, rollout: RandomRollout) -> HostReplay:

@@ -1,0 +1,1 @@
+"""JAX-native libraries of environments through the protocol `JaxEnv`, a file for each."""
