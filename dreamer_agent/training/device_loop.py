@@ -119,6 +119,12 @@ class DeviceTrainer(Trainer):
     def loop(self, loop: Loop) -> None:
         self.state, self.replay.state, self.driver.acting, self.replay_key = loop
 
+    def next_stop(self) -> int:
+        """The env step at which something is due next."""
+        train, now = self.config.train, self.counters.env_steps
+        periods = [train.log_every, train.checkpoint_every, train.eval_every]
+        return min(self.until, *((now // period + 1) * period for period in periods if period))
+
     def absorb(self, seen: Seen, env_steps: int, updates: int) -> None:
         """Take over what a chunk saw, and the counts after it."""
         count = int(seen.episodes)
@@ -144,7 +150,7 @@ class DeviceTrainer(Trainer):
         """A chunk, and what it saw."""
         counters = self.counters
         self.startup.filled()
-        plan = self.program.plan(counters.env_steps, self._stop(), counters.updates, self.updates_due)
+        plan = self.program.plan(counters.env_steps, self.next_stop(), counters.updates, self.updates_due)
         with self.clock("update"):
             self.loop, seen, updates = self.program.chunk(self.loop, plan)
             seen, updates = jax.device_get((seen, updates))
@@ -161,12 +167,6 @@ class DeviceTrainer(Trainer):
         except Exception:
             self.save()
             raise
-
-    def _stop(self) -> int:
-        """The env step at which something is due next."""
-        train, now = self.config.train, self.counters.env_steps
-        periods = [train.log_every, train.checkpoint_every, train.eval_every]
-        return min(self.until, *((now // period + 1) * period for period in periods if period))
 
     def _log(self) -> None:
         count = self.counters.updates - self.window.first_update

@@ -192,7 +192,7 @@ class Trainer:
             while self.counters.env_steps < until and not self.stopping:
                 before = self.counters.env_steps
                 self._step()
-                self._report(before)
+                self.report(before)
                 self._call("on_step")
         self.end()
         if self.interrupted:
@@ -260,6 +260,20 @@ class Trainer:
                 env.close()
         self._call("on_evaluation", result)
         return result
+
+    def report(self, before: int) -> None:
+        """Whatever is due between the env steps `before` and now."""
+        train, now = self.config.train, self.counters.env_steps
+        if crossed(before, now, train.log_every):
+            self._log()
+        if train.eval_every and crossed(before, now, train.eval_every):
+            evaluation = self.evaluate(explore=True)
+            numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
+            self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
+            self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
+        if crossed(before, now, train.checkpoint_every):
+            self.save()
+        self.screen.progress(now, updating=self.counters.updates > 0)
 
     def save(self) -> None:
         """Write a checkpoint of everything that the run needs to go on, unless there is nothing new."""
@@ -350,20 +364,6 @@ class Trainer:
         """
         since_prefill = (self.counters.env_steps if env_steps is None else env_steps) - self.config.replay.prefill
         return int(since_prefill * self.config.updates_per_env_step) if since_prefill >= 0 else 0
-
-    def _report(self, before: int) -> None:
-        """Whatever is due between the env steps `before` and now."""
-        train, now = self.config.train, self.counters.env_steps
-        if crossed(before, now, train.log_every):
-            self._log()
-        if train.eval_every and crossed(before, now, train.eval_every):
-            evaluation = self.evaluate(explore=True)
-            numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
-            self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
-            self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
-        if crossed(before, now, train.checkpoint_every):
-            self.save()
-        self.screen.progress(now, updating=self.counters.updates > 0)
 
     def _log(self) -> None:
         metrics, self.updates.done = self.updates.done, []
