@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamer_agent.agent import Agent, AgentState
-    from dreamer_agent.api import Dreamer, dream_run, evaluate_run, load_run, run_config, run_metrics, train
+    from dreamer_agent.api import (
+        Dreamer,
+        dream_run,
+        evaluate_run,
+        load_run,
+        run_config,
+        run_metrics,
+        train,
+        train_population,
+    )
     from dreamer_agent.config import Config, load_config
     from dreamer_agent.envs import JaxEnv, make_env, register_suite
     from dreamer_agent.errors import DreamerError
@@ -25,7 +34,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "agent": ("Agent", "AgentState"),
-    "api": ("Dreamer", "dream_run", "evaluate_run", "load_run", "run_config", "run_metrics", "train"),
+    "api": (
+        "Dreamer",
+        "dream_run",
+        "evaluate_run",
+        "load_run",
+        "run_config",
+        "run_metrics",
+        "train",
+        "train_population",
+    ),
     "config": ("Config", "load_config"),
     "envs": ("JaxEnv", "make_env", "register_suite"),
     "errors": ("DreamerError",),
@@ -62,6 +80,7 @@ __all__ = [
     "run_config",
     "run_metrics",
     "train",
+    "train_population",
 ]
 
 

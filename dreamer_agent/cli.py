@@ -53,6 +53,12 @@ def train(
     init_from: Annotated[
         str | None, typer.Option(help="A run or exported agent whose weights a fresh run starts from.")
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train so many seeds as one program, RUN/ENV-SEED each; for environments in JAX.", min=1
+        ),
+    ] = None,
 ) -> None:
     """Train an agent, score it, and draw what it learned.
 
@@ -63,8 +69,11 @@ def train(
     from dreamer_agent import api, plots
 
     config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
-    folder = run or api.default_folder(config)
+    folder = run or (Path("runs") if seeds else api.default_folder(config))
     try:
+        if seeds:
+            _train_seeds(config, seeds, folder)
+            return
         api.train(config, folder, began=psutil.Process().create_time())
     except KeyboardInterrupt:
         typer.echo(f"stopped; what was learned is in {folder}, and the same command goes on from there", err=True)
@@ -76,6 +85,16 @@ def train(
         typer.echo(f"{folder} is trained and scored, but could not be drawn whole ({why}): see `dream`", err=True)
         return
     Console().print("pictures: " + ", ".join(str(path) for path in pictures), soft_wrap=True)
+
+
+def _train_seeds(config: Config, seeds: int, folder: Path) -> None:
+    """Train a population, and draw its learning curves."""
+    from dreamer_agent import api, plots
+
+    api.train_population(config, seeds, folder)
+    runs = [folder / api.default_folder(each).name for each in api.population_configs(config, seeds)]
+    picture = plots.plot_runs(runs, folder / f"{runs[0].name}-and-{seeds - 1}-more.png")
+    Console().print(f"picture: {picture}", soft_wrap=True)
 
 
 @app.command()

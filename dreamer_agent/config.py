@@ -121,6 +121,7 @@ class TrainConfig:
     eval_episodes: int = 20  # episodes of an evaluation
     eval_envs: int = 10  # environments that an evaluation steps together
     eval_max_length: int = 27_000  # env steps after which an episode of an evaluation counts as it stands
+    loop: Literal["host", "device"] = "host"  # device: acting, replay and updates as one program; JAX-native only
     overlap: bool = True  # step the environments and sample while updates run; off: wait, and see the same
     updates_per_dispatch: int = 0  # updates in one compiled call; 0: what the ratio owes for an act, at most 16
     loggers: tuple[str, ...] = ()  # registered loggers beside metrics.jsonl and TensorBoard: wandb, or your own

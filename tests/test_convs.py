@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from dreamer_agent.nets import PooledConv, UpsampledConv, from_linen
-from dreamer_agent.nets.convs import FEW_CHANNELS, depth_to_space, phase_taps, space_to_depth
+from dreamer_agent.nets.convs import (
+    FEW_CHANNELS,
+    _convolve_on_cpu,
+    _plain,
+    depth_to_space,
+    phase_taps,
+    space_to_depth,
+)
+from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.PRNGKey(0)
@@ -84,3 +92,18 @@ def test_phases_become_channels_and_back():
     assert deep.shape == (1, 2, 3, 8)
     np.testing.assert_array_equal(deep[0, 1, 2], np.concatenate([x[0, 2, 4], x[0, 2, 5], x[0, 3, 4], x[0, 3, 5]]))
     np.testing.assert_array_equal(depth_to_space(deep), x)
+
+
+@pytest.mark.parametrize("padding", [((2, 2), (2, 2)), ((1, 2), (0, 1)), ((0, 0), (0, 0))])
+def test_gradients_of_a_convolution_are_those_that_jax_derives(padding):
+    keys = jax.random.split(jax.random.PRNGKey(0), 3)
+    x, kernel = jax.random.normal(keys[0], (2, 3, 6, 5, 4)), jax.random.normal(keys[1], (2, 4, 3, 4, 7))
+    weights = jax.random.normal(keys[2], _plain(x[0], kernel[0], padding).shape)
+
+    def gradients(convolve):
+        loss = lambda x, kernel: (jnp.sin(convolve(x, kernel, padding)) * weights).sum()  # noqa: E731
+        return quick_jit(jax.vmap(jax.grad(loss, (0, 1))))(x, kernel)
+
+    ours, derived = gradients(_convolve_on_cpu), gradients(_plain)
+    for one, other in zip(ours, derived, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 from dreamer_agent.api.dreamer import Dreamer, configure, default_folder
 from dreamer_agent.api.export import export_agent
 from dreamer_agent.api.policy import Policy
+from dreamer_agent.api.population import population_configs, train_population
 from dreamer_agent.api.presets import auto_presets
 from dreamer_agent.api.runs import (
     LoadedRun,
@@ -33,9 +34,11 @@ __all__ = [
     "load_run",
     "load_saved",
     "output_folder",
+    "population_configs",
     "pretrained_names",
     "run_config",
     "run_folder",
     "run_metrics",
     "train",
+    "train_population",
 ]

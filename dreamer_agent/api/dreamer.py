@@ -31,7 +31,7 @@ from dreamer_agent.errors import RunDirectoryError, SpaceError
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import Evaluation, Trainer, evaluate, run_directory
-from dreamer_agent.training.loop import SPACES
+from dreamer_agent.training.loop import SPACES, open_trainer
 
 Overrides = Mapping[str, Any] | Sequence[str]
 
@@ -251,7 +251,7 @@ class Dreamer:
             # Room for what lies there, too: a replay never shrinks.
             steps = max(self._target, run_directory.newest_step(self.folder) or 0, 1)
             config = merge(self.config, {"train": {"steps": steps}})
-            self._trainer = Trainer.open(config, self.folder, self._make, self.quiet)
+            self._trainer = open_trainer(config, self.folder, self._make, self.quiet)
             self._saved = self._policy = None
         return self._trainer
 

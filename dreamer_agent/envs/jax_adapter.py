@@ -1,8 +1,8 @@
-"""JAX-native environments as a `VectorEnv` for the host loop."""
+"""JAX-native environments as a `VectorEnv`, and as pure functions for programs on the device."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,30 +14,68 @@ from dreamer_agent.errors import EnvironmentFault
 from dreamer_agent.specs import is_mask
 
 
+class Faults(NamedTuple):
+    """What is wrong with some row: not finite, or a mask without a legal action; each a bool, by array."""
+
+    infinite: dict[str, Any]
+    stuck: dict[str, Any]
+
+
 class JaxVectorEnv:
-    """`num_envs` copies of a `JaxEnv`, vmapped and jitted; an ended episode restarts on the next step."""
+    """`num_envs` copies of a `JaxEnv`, vmapped and jitted; an ended episode restarts on the next step.
+
+    `start` and `advance` are pure functions, for programs that hold the environments themselves; their `Rows` and
+    `Faults` are JAX arrays.
+    """
 
     def __init__(self, env: JaxEnv, num_envs: int, action_repeat: int = 1):
         self.env, self.num_envs, self.repeat = env, num_envs, action_repeat
         self.obs_specs, self.act_specs = env.obs_specs, env.act_specs
         self.interface = interface_of_specs(env.obs_specs, env.act_specs)
         check_repeat(self.interface, action_repeat)
-        self._start = jax.jit(jax.vmap(self._reset_one))
-        self._advance = jax.jit(jax.vmap(self._step_one))
+        self._start, self._advance = jax.jit(self.start), jax.jit(self.advance)
         self._carry: Any = None
 
     def reset(self, seed: int) -> list[Rows]:
         """Start all environments from keys derived from `seed`."""
-        self._carry, out = self._start(jax.random.split(jax.random.PRNGKey(seed), self.num_envs))
-        return [self._rows(out)]
+        self._carry, rows, faults = self._start(jax.random.PRNGKey(seed))
+        return self._checked(rows, faults)
 
     def step(self, actions: Actions) -> list[Rows]:
         """Step all environments, or restart those that had ended; see `VectorEnv.step`."""
-        self._carry, out = self._advance(self._carry, {key: actions[key] for key in self.act_specs})
-        return [self._rows(out)]
+        self._carry, rows, faults = self._advance(self._carry, {key: actions[key] for key in self.act_specs})
+        return self._checked(rows, faults)
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def start(self, key: Any) -> tuple[Any, Rows, Faults]:
+        """The carry of all environments, their first rows, and what is wrong with these."""
+        carry, out = jax.vmap(self._reset_one)(jax.random.split(key, self.num_envs))
+        return carry, *self._rows(out)
+
+    def advance(self, carry: Any, actions: dict[str, Any]) -> tuple[Any, Rows, Faults]:
+        """The same after a step, or a restart where an episode had ended."""
+        carry, out = jax.vmap(self._step_one)(carry, actions)
+        return carry, *self._rows(out)
+
+    def check(self, faults: Faults) -> None:
+        """Raise `EnvironmentFault` for the first of `faults` that is true."""
+        name = type(self.env).__name__
+        for key, found in faults.infinite.items():
+            if np.any(found):
+                raise EnvironmentFault(f"The environment {name} gave NaN or infinity in '{key}': mend its step.")
+        for key, found in faults.stuck.items():
+            if np.any(found):
+                raise EnvironmentFault(
+                    f"The mask '{key}' of {name} leaves no legal action although the episode goes on: end the "
+                    "episode, or mend the mask."
+                )
+
+    def _checked(self, rows: Rows, faults: Faults) -> list[Rows]:
+        rows, faults = jax.tree.map(np.asarray, (rows, faults))
+        self.check(faults)
+        return [rows]
 
     def _reset_one(self, key: Any) -> tuple[Any, tuple]:
         key, reset_key = jax.random.split(key)
@@ -78,23 +116,14 @@ class JaxVectorEnv:
             ended |= new[3] | new[4] | (time >= limit)
         return (state, ended, time), (obs, total, jnp.zeros((), bool), ended, terminal)
 
-    def _rows(self, out: tuple) -> Rows:
-        obs, reward, is_first, is_last, is_terminal = jax.tree.map(np.asarray, out)
-        obs = {key: obs[key].astype(spec.dtype) for key, spec in self.obs_specs.items()}
-        for key, value in {**obs, "reward": reward}.items():
-            if not np.isfinite(value).all():
-                raise EnvironmentFault(
-                    f"The environment {type(self.env).__name__} gave NaN or infinity in '{key}': mend its step."
-                )
-        self._check_masks(obs, is_last)
-        reward = np.clip(reward, -LARGEST_REWARD, LARGEST_REWARD).astype(np.float32)
-        return Rows(obs, reward, is_first, is_last, is_terminal)
+    def _rows(self, out: tuple) -> tuple[Rows, Faults]:
+        obs, given, is_first, is_last, is_terminal = out
+        obs = {key: jnp.asarray(obs[key]).astype(spec.dtype) for key, spec in self.obs_specs.items()}
+        infinite = {key: ~jnp.isfinite(value).all() for key, value in {**obs, "reward": given}.items()}
+        stuck = {key: self._stuck(obs[key], is_last) for key in filter(is_mask, obs)}
+        reward: Any = jnp.clip(given, -LARGEST_REWARD, LARGEST_REWARD).astype(jnp.float32)
+        return Rows(obs, reward, is_first, is_last, is_terminal), Faults(infinite, stuck)
 
-    def _check_masks(self, obs: dict[str, np.ndarray], is_last: np.ndarray) -> None:
-        for key in filter(is_mask, obs):
-            stuck = ~is_last & ~obs[key].any(-1).reshape(self.num_envs, -1).all(-1)
-            if stuck.any():
-                raise EnvironmentFault(
-                    f"The mask '{key}' of {type(self.env).__name__} leaves no legal action although the episode "
-                    "goes on: end the episode, or mend the mask."
-                )
+    def _stuck(self, mask: Any, is_last: Any) -> Any:
+        """Whether a mask `[E, ..., classes]` leaves nothing to an episode that goes on."""
+        return (~is_last & ~mask.any(-1).reshape(self.num_envs, -1).all(-1)).any()

@@ -26,13 +26,11 @@ class HostReplay:
         self, layout: Layout, num_envs: int, capacity: int, batch_size: int, batch_length: int,
         context: int = 1, online: bool = True, seed: int = 0,
     ):  # fmt: skip
-        self.length = capacity // num_envs
         self.batch_size, self.stride = batch_size, batch_length
         self.context, self.size = context, context + batch_length
-        if self.length < self.size + 1:
-            raise ValueError(f"A stream of {self.length} steps holds no window of {self.size}.")
+        self.length = ring_length(capacity, num_envs, self.size)
         self.online, self.seed = online, seed
-        self.data: Tree = _map_layout(
+        self.data: Tree = map_layout(
             lambda shape, dtype: np.zeros((num_envs, self.length, *shape), dtype), layout
         )
         self.added = np.zeros(num_envs, np.int64)
@@ -43,7 +41,7 @@ class HostReplay:
         """Append one step `[E, ...]` to every stream, or to those where `mask` `[E]` is true."""
         streams = np.arange(len(self.added)) if mask is None else np.flatnonzero(mask)
         slots = self.added[streams] % self.length
-        for store, value in _pairs(self.data, step):
+        for store, value in pairs(self.data, step):
             store[streams, slots] = value if mask is None else np.asarray(value)[streams]
         self.added[streams] += 1
 
@@ -72,7 +70,7 @@ class HostReplay:
         steps = starts + self.context + np.arange(self.stride)
         held = steps >= windows.oldest(self.added, self.length)[streams]
         where = np.broadcast_to(streams, steps.shape)[held], (steps % self.length)[held]
-        for store, value in _pairs(self.data["latent"], latents):
+        for store, value in pairs(self.data["latent"], latents):
             store[where] = np.asarray(value)[held]
 
     @property
@@ -95,7 +93,7 @@ class HostReplay:
     def restore(self, saved: Tree) -> None:
         """The inverse of `save`, into a replay of the same layout; shorter streams keep the newest steps."""
         added = np.array(saved["added"])
-        for store, value in _pairs(self.data, saved["data"]):
+        for store, value in pairs(self.data, saved["data"]):
             value, used = np.asarray(value), value.shape[1]
             if store.shape[0] != value.shape[0] or store.shape[2:] != value.shape[2:]:
                 raise ValueError(f"Saved steps have the shape {value.shape}, this replay {store.shape}.")
@@ -135,6 +133,14 @@ def step_layout(obs: Layout, action: Layout, latent: Layout) -> Layout:
     return {"obs": obs, "action": action, "reward": reward, **flags, "latent": latent}
 
 
+def ring_length(capacity: int, num_envs: int, size: int) -> int:
+    """Steps that each of `num_envs` streams holds; `ValueError` where no window of `size` steps fits."""
+    length = capacity // num_envs
+    if length < size + 1:
+        raise ValueError(f"A stream of {length} steps holds no window of {size}.")
+    return length
+
+
 def replay_bytes(layout: Layout, capacity: int) -> int:
     """Memory of a replay of `capacity` steps."""
     per_step = 0
@@ -147,9 +153,10 @@ def replay_bytes(layout: Layout, capacity: int) -> int:
     return per_step * capacity
 
 
-def _map_layout(function: Any, layout: Layout) -> Tree:
+def map_layout(function: Any, layout: Layout) -> Tree:
+    """`function(shape, dtype)` for every array of `layout`, in nested dicts of the same names."""
     return {
-        key: _map_layout(function, value) if isinstance(value, Mapping) else function(*value)
+        key: map_layout(function, value) if isinstance(value, Mapping) else function(*value)
         for key, value in layout.items()
     }
 
@@ -160,11 +167,11 @@ def _map(function: Any, tree: Any) -> Any:
     return function(tree)
 
 
-def _pairs(stores: Tree, values: Tree) -> list[tuple[np.ndarray, Any]]:
+def pairs(stores: Tree, values: Tree) -> list[tuple[np.ndarray, Any]]:
     """Arrays of `stores` beside those of `values`, which must have the same names."""
     if set(stores) != set(values):
         raise ValueError(f"A step holds {sorted(stores)}; got {sorted(values)}.")
     out: list[tuple[np.ndarray, Any]] = []
     for key, store in stores.items():
-        out += _pairs(store, values[key]) if isinstance(store, dict) else [(store, values[key])]
+        out += pairs(store, values[key]) if isinstance(store, dict) else [(store, values[key])]
     return out

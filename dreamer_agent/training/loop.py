@@ -23,12 +23,13 @@ from typing import Any
 
 import jax
 
-from dreamer_agent.agent import Agent, AgentState, Metrics
+from dreamer_agent.agent import Agent, AgentState, Metrics, hyper_parameters
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Interface, VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.replay import HostReplay
+from dreamer_agent.replay.host import Layout
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
@@ -58,12 +59,23 @@ def train(
     that `config.env` names. `began` is when the command began, in seconds since the epoch. Gives the final
     evaluations, sampled and mode.
     """
-    trainer = Trainer.open(config, folder, make, quiet, began)
+    trainer = open_trainer(config, folder, make, quiet, began)
     try:
         trainer.run(config.train.steps, callbacks)
         return trainer.score()
     finally:
         trainer.close()
+
+
+def open_trainer(
+    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, began: float | None = None
+) -> Trainer:
+    """`Trainer.open` of the loop that `config.train.loop` names."""
+    if config.train.loop == "device":
+        from dreamer_agent.training.device_loop import DeviceTrainer
+
+        return DeviceTrainer.open(config, folder, make, quiet, began)
+    return Trainer.open(config, folder, make, quiet, began)
 
 
 class Trainer:
@@ -78,8 +90,10 @@ class Trainer:
         self.counters, self.window, self.clock = Counters(), Window(), Stopwatch()
         self.callbacks: list[Callback] = []
         self.stopping = self.interrupted = False
-        self.replay = make_replay(config, agent)
-        self.state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
+        self.replay = self._make_replay(config)
+        state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
+        # The numbers of this run: its agent may be shared with runs that have others.
+        self.state = state._replace(hyper=hyper_parameters(config, env.obs_specs))
         self.updates = Updates(agent, updates_per_dispatch(config, agent), config.train.overlap, self.clock)
         self.screen = Screen(config.train.steps, 0, quiet)
         self.checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
@@ -88,7 +102,7 @@ class Trainer:
         elif config.init_from:
             self._start_from(Path(config.init_from))
         # A resumed run starts its environments anew, from other seeds than before.
-        self.driver = Driver(agent, env, config.seed + 7919 * self.counters.resumes)
+        self.driver = self._make_driver(config.seed + 7919 * self.counters.resumes)
         self.driver.calls = self.counters.acts
         self.writer = MetricsWriter(folder, self.counters.env_steps, config)
 
@@ -104,25 +118,13 @@ class Trainer:
         changed on disk then.
         """
         opened = time.time()
-        import_plugins(config.plugins)
-        check_loggers(config)
-        make = make or (lambda count: make_env(config.env, count))
-        env = make(config.env.num_envs)
+        make, env = cls.make_envs(config, make)
         startup = Startup(opened, began)
         try:
-            if env.num_envs != config.env.num_envs:
-                raise ConfigError(
-                    f"There are {env.num_envs} environments, but env.num_envs={config.env.num_envs}: "
-                    "make them equal."
-                )
             agent = Agent.create(config, env.obs_specs, env.act_specs)
-            sizes = budget.check(config, agent)
-            run_directory.check(folder, config)
-            _check_spaces(folder, env)
-            if config.init_from and run_directory.newest_step(folder) is None:
-                read_weights(Path(config.init_from))  # while nothing has been written
-            run_directory.prepare(folder, config)
-            env.interface.save(folder / SPACES)
+            sizes = budget.check(config, agent, cls.free_memory())
+            check_folder(config, folder, env)
+            prepare_folder(config, folder, env)
             trainer = cls(config, folder, agent, env, make, quiet, startup)
         except BaseException:
             startup.close()
@@ -130,6 +132,34 @@ class Trainer:
             raise
         trainer.introduce(sizes)
         return trainer
+
+    @classmethod
+    def make_envs(cls, config: Config, make: EnvFactory | None) -> tuple[EnvFactory, VectorEnv]:
+        """The maker of environments, and those of the training, which fit the configuration and this loop."""
+        import_plugins(config.plugins)
+        check_loggers(config)
+        make = make or (lambda count: make_env(config.env, count))
+        env = make(config.env.num_envs)
+        try:
+            if env.num_envs != config.env.num_envs:
+                raise ConfigError(
+                    f"There are {env.num_envs} environments, but env.num_envs={config.env.num_envs}: "
+                    "make them equal."
+                )
+            cls.check_env(env)
+        except BaseException:
+            env.close()
+            raise
+        return make, env
+
+    @classmethod
+    def check_env(cls, env: VectorEnv) -> None:
+        """Raise `ConfigError` for environments that this loop cannot step."""
+
+    @classmethod
+    def free_memory(cls) -> int | None:
+        """Bytes that are free where the replay lies; None: ask for the host's."""
+        return None
 
     def introduce(self, sizes: budget.Budget) -> None:
         """Say what is about to run."""
@@ -157,7 +187,21 @@ class Trainer:
         A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C, which
         ends the step at hand and then raises `KeyboardInterrupt`; a second one raises it at once.
         """
-        self.callbacks, self.stopping, self.interrupted = as_callbacks(callbacks), False, False
+        self.begin(until, callbacks)
+        with self.screen, on_interrupt(self._interrupt):
+            while self.counters.env_steps < until and not self.stopping:
+                before = self.counters.env_steps
+                self._step()
+                self.report(before)
+                self._call("on_step")
+        self.end()
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def begin(self, until: int, callbacks: Any = None) -> None:
+        """Get ready to train until `until` env steps."""
+        self.until, self.callbacks = until, as_callbacks(callbacks)
+        self.stopping = self.interrupted = False
         if self.counters.env_steps >= until:
             self.screen.say(
                 f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
@@ -169,20 +213,15 @@ class Trainer:
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
         self.startup.fill()
-        with self.screen, on_interrupt(self._interrupt):
-            while self.counters.env_steps < until and not self.stopping:
-                before = self.counters.env_steps
-                self._step()
-                self._report(before)
-                self._call("on_step")
-            self._finish()
-            if self.counters.env_steps > self.window.first_step:
-                self._log()
+
+    def end(self) -> None:
+        """Log and write what the training has come to."""
+        self._finish()
+        if self.counters.env_steps > self.window.first_step:
+            self._log()
         self.startup.close()
         self._call("on_end")
         self.save()
-        if self.interrupted:
-            raise KeyboardInterrupt
 
     def score(self) -> list[Evaluation]:
         """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
@@ -222,6 +261,20 @@ class Trainer:
         self._call("on_evaluation", result)
         return result
 
+    def report(self, before: int) -> None:
+        """Whatever is due between the env steps `before` and now."""
+        train, now = self.config.train, self.counters.env_steps
+        if crossed(before, now, train.log_every):
+            self._log()
+        if train.eval_every and crossed(before, now, train.eval_every):
+            evaluation = self.evaluate(explore=True)
+            numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
+            self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
+            self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
+        if crossed(before, now, train.checkpoint_every):
+            self.save()
+        self.screen.progress(now, updating=self.counters.updates > 0)
+
     def save(self) -> None:
         """Write a checkpoint of everything that the run needs to go on, unless there is nothing new."""
         if self.counters.env_steps not in (0, self.checkpoints.latest()):
@@ -229,14 +282,19 @@ class Trainer:
 
     def save_as(self, folder: Path) -> None:
         """Write the run as it stands to another, empty folder, which then is a run directory of its own."""
-        run_directory.prepare(folder, self.config)
-        self.env.interface.save(folder / SPACES)
+        prepare_folder(self.config, folder, self.env)
         metrics = self.folder / "metrics.jsonl"
         if metrics.is_file():
             shutil.copyfile(metrics, folder / metrics.name)
         copy = Checkpoints(folder / "checkpoints", self.config.train.keep_checkpoints)
         self._save_in(copy)
         copy.close()
+
+    def _make_replay(self, config: Config) -> Any:
+        return make_replay(config, self.agent)
+
+    def _make_driver(self, seed: int) -> Any:
+        return Driver(self.agent, self.env, seed)
 
     def _save_in(self, checkpoints: Checkpoints) -> None:
         self._finish()
@@ -307,20 +365,6 @@ class Trainer:
         since_prefill = (self.counters.env_steps if env_steps is None else env_steps) - self.config.replay.prefill
         return int(since_prefill * self.config.updates_per_env_step) if since_prefill >= 0 else 0
 
-    def _report(self, before: int) -> None:
-        """Whatever is due between the env steps `before` and now."""
-        train, now = self.config.train, self.counters.env_steps
-        if crossed(before, now, train.log_every):
-            self._log()
-        if train.eval_every and crossed(before, now, train.eval_every):
-            evaluation = self.evaluate(explore=True)
-            numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
-            self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
-            self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
-        if crossed(before, now, train.checkpoint_every):
-            self.save()
-        self.screen.progress(now, updating=self.counters.updates > 0)
-
     def _log(self) -> None:
         metrics, self.updates.done = self.updates.done, []
         row = self.window.row(self.counters, metrics, self.clock) | self.startup.row()
@@ -350,9 +394,9 @@ class Trainer:
         train = dataclasses.replace(self.config.train, steps=max(until, self.config.train.steps))
         config = dataclasses.replace(self.config, train=train)
         if budget.kept_steps(config) > budget.kept_steps(self.config) and not self.replay.dropped:
-            budget.check(config, self.agent)
+            budget.check(config, self.agent, self.free_memory())
             saved = self.replay.save()
-            self.replay = make_replay(config, self.agent)
+            self.replay = self._make_replay(config)
             self.replay.restore(saved)
         if config != self.config:
             self.config = config
@@ -381,7 +425,12 @@ def _cut(score: dict[str, Any]) -> str:
 
 def make_replay(config: Config, agent: Agent) -> HostReplay:
     """The replay of a run, no larger than the run can fill."""
-    return HostReplay(
+    return HostReplay(*replay_sizes(config, agent), config.seed)
+
+
+def replay_sizes(config: Config, agent: Agent) -> tuple[Layout, int, int, int, int, int, bool]:
+    """The first arguments of a run's replay: layout, streams, capacity, batch, context, online queue."""
+    return (
         budget.layout_of(agent),
         config.env.num_envs,
         budget.kept_steps(config),
@@ -389,8 +438,21 @@ def make_replay(config: Config, agent: Agent) -> HostReplay:
         config.replay.batch_length,
         CONTEXT,
         config.replay.online,
-        config.seed,
     )
+
+
+def check_folder(config: Config, folder: Path, env: VectorEnv) -> None:
+    """Raise a `DreamerError` where `folder` cannot take a run of `config` in `env`; nothing is written."""
+    run_directory.check(folder, config)
+    _check_spaces(folder, env)
+    if config.init_from and run_directory.newest_step(folder) is None:
+        read_weights(Path(config.init_from))
+
+
+def prepare_folder(config: Config, folder: Path, env: VectorEnv) -> None:
+    """Make `folder` the run directory of `config` in `env`."""
+    run_directory.prepare(folder, config)
+    env.interface.save(folder / SPACES)
 
 
 def _check_spaces(folder: Path, env: VectorEnv) -> None:

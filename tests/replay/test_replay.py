@@ -1,10 +1,11 @@
-"""HostReplay beside a naive model: for each stream, the plain list of all steps that ever entered it."""
+"""Both replays beside a naive model: for each stream, the plain list of all steps that ever entered it."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from dreamer_agent.replay import HostReplay, replay_bytes, step_layout
+from dreamer_agent.replay import HostReplay, replay_bytes
+from tests.compiling import quick_jit
+from tests.replay.stores import LAYOUT, OnDevice
 
-LAYOUT = step_layout(
-    {"image": ((2, 3, 1), np.dtype(np.uint8)), "group/vector": ((3,), np.dtype(np.float32))},
-    {"move": ((2,), np.dtype(np.float32)), "button": ((), np.dtype(np.int32))},
-    {"deter": ((5,), np.dtype(ml_dtypes.bfloat16)), "stoch": ((4,), np.dtype(np.uint8))},
-)
+Store = type[HostReplay] | type[OnDevice]
+both = pytest.mark.parametrize("store", [HostReplay, OnDevice])
+# On the device every geometry is a program of its own: streams, length, batch size, stride, context.
+GEOMETRIES = [(3, 9, 4, 3, 1), (1, 7, 1, 5, 0), (2, 12, 3, 1, 2)]
 BYTES_OF_ONE_STEP = (2 * 3 + 3 * 4) + (2 * 4 + 4) + 4 + 3 + (5 * 2 + 4)
 
 
@@ -90,23 +92,24 @@ class Case(NamedTuple):
     def size(self) -> int:
         return self.context + self.stride
 
-    def replay(self) -> HostReplay:
-        return HostReplay(
+    def replay(self, store: Store) -> Any:
+        return store(
             LAYOUT, self.num_envs, self.num_envs * self.length, self.batch_size, self.stride, self.context,
             self.online, self.seed,
         )  # fmt: skip
 
 
 @st.composite
-def cases(draw: Any, online: bool | None = None) -> Case:
-    num_envs, stride, context = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(0, 2))
-    length = context + stride + 1 + draw(st.integers(0, 9))
+def cases(draw: Any, store: Store, online: bool | None = None) -> Case:
+    if store is OnDevice:
+        num_envs, length, batch_size, stride, context = draw(st.sampled_from(GEOMETRIES))
+    else:
+        num_envs, stride, context = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(0, 2))
+        length, batch_size = context + stride + 1 + draw(st.integers(0, 9)), draw(st.integers(1, 4))
     mask = st.lists(st.booleans(), min_size=num_envs, max_size=num_envs)
     masks = draw(st.lists(st.none() | mask, min_size=1, max_size=60))
     online = draw(st.booleans()) if online is None else online
-    return Case(
-        num_envs, length, draw(st.integers(1, 4)), stride, context, online, masks, draw(st.integers(0, 99))
-    )
+    return Case(num_envs, length, batch_size, stride, context, online, masks, draw(st.integers(0, 99)))
 
 
 def adds(case: Case) -> list[tuple[dict[str, Any], np.ndarray | None]]:
@@ -124,10 +127,12 @@ def assert_same(actual: Any, expected: Any) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@both
 @settings(max_examples=80, deadline=None)
-@given(cases())
-def test_batches_are_windows_of_one_stream_and_hold_what_was_added(case: Case) -> None:
-    replay, naive = case.replay(), Naive(case.num_envs)
+@given(data=st.data())
+def test_batches_are_windows_of_one_stream_and_hold_what_was_added(store: Store, data: Any) -> None:
+    case = data.draw(cases(store))
+    replay, naive = case.replay(store), Naive(case.num_envs)
     for step, mask in adds(case):
         replay.add(step, mask)
         naive.add(step, mask)
@@ -142,10 +147,12 @@ def test_batches_are_windows_of_one_stream_and_hold_what_was_added(case: Case) -
         assert_same(batch, jax.tree.map(lambda *x: np.stack(x), *windows))
 
 
+@both
 @settings(max_examples=60, deadline=None)
-@given(cases(online=True))
-def test_every_step_is_trained_on_when_sampling_keeps_pace(case: Case) -> None:
-    replay, naive = case.replay(), Naive(case.num_envs)
+@given(data=st.data())
+def test_every_step_is_trained_on_when_sampling_keeps_pace(store: Store, data: Any) -> None:
+    case = data.draw(cases(store, online=True))
+    replay, naive = case.replay(store), Naive(case.num_envs)
     trained: set[tuple[int, int]] = set()
     for step, mask in adds(case):
         replay.add(step, mask)
@@ -160,10 +167,14 @@ def test_every_step_is_trained_on_when_sampling_keeps_pace(case: Case) -> None:
         assert {(stream, case.context + i) for i in range(complete)} <= trained
 
 
+@both
 @settings(max_examples=60, deadline=None)
-@given(cases(online=True))
-def test_fresh_windows_come_once_and_oldest_first_and_overwritten_ones_are_skipped(case: Case) -> None:
-    replay, naive = case.replay(), Naive(case.num_envs)
+@given(data=st.data())
+def test_fresh_windows_come_once_and_oldest_first_and_overwritten_ones_are_skipped(
+    store: Store, data: Any
+) -> None:
+    case = data.draw(cases(store, online=True))
+    replay, naive = case.replay(store), Naive(case.num_envs)
     for step, mask in adds(case):
         replay.add(step, mask)
         naive.add(step, mask)
@@ -176,10 +187,13 @@ def test_fresh_windows_come_once_and_oldest_first_and_overwritten_ones_are_skipp
     assert got[: len(fresh)] == fresh
 
 
+@both
 @settings(max_examples=60, deadline=None)
-@given(cases(), st.integers(0, 40))
-def test_latents_go_to_the_trained_rows_that_are_still_held(case: Case, more: int) -> None:
-    replay, naive = case.replay(), Naive(case.num_envs)
+@given(data=st.data())
+def test_latents_go_to_the_trained_rows_that_are_still_held(store: Store, data: Any) -> None:
+    case = data.draw(cases(store))
+    more = data.draw(st.integers(0, 40))
+    replay, naive = case.replay(store), Naive(case.num_envs)
     for step, mask in adds(case):
         replay.add(step, mask)
         naive.add(step, mask)
@@ -209,10 +223,13 @@ def test_latents_go_to_the_trained_rows_that_are_still_held(case: Case, more: in
             assert_same(row(replay.data["latent"], (stream, number % case.length)), expected)
 
 
+@both
 @settings(max_examples=40, deadline=None)
-@given(cases(), st.integers(0, 7))
-def test_a_restored_replay_goes_on_identically(case: Case, before: int) -> None:
-    first, second = case.replay(), case.replay()
+@given(data=st.data())
+def test_a_restored_replay_goes_on_identically(store: Store, data: Any) -> None:
+    case = data.draw(cases(store))
+    before = data.draw(st.integers(0, 7))
+    first, second = case.replay(store), case.replay(store)
     for step, mask in adds(case):
         first.add(step, mask)
     for _ in range(before if first.ready() else 0):
@@ -235,15 +252,18 @@ def make_batch_latents(batch: dict[str, Any]) -> dict[str, np.ndarray]:
     return {"deter": -batch["latent"]["deter"], "stoch": batch["latent"]["stoch"] + np.uint8(1)}
 
 
-def filled(steps: int, num_envs: int = 2, seed: int = 0, online: bool = True, length: int = 20) -> HostReplay:
-    replay = HostReplay(LAYOUT, num_envs, num_envs * length, 3, 4, 1, online, seed)
+def filled(
+    store: Store, steps: int, num_envs: int = 2, seed: int = 0, online: bool = True, length: int = 20
+) -> Any:
+    replay = store(LAYOUT, num_envs, num_envs * length, 3, 4, 1, online, seed)
     for number in range(steps):
         replay.add(make_step(num_envs, number))
     return replay
 
 
-def test_what_is_saved_does_not_change_with_the_replay() -> None:
-    replay = filled(12)
+@both
+def test_what_is_saved_does_not_change_with_the_replay(store: Store) -> None:
+    replay = filled(store, 12)
     saved = replay.save()
     before = jax.tree.map(np.copy, saved)
     replay.add(make_step(2, 99))
@@ -252,14 +272,16 @@ def test_what_is_saved_does_not_change_with_the_replay() -> None:
     assert_same(saved, before)
 
 
-def test_only_the_used_part_of_the_rings_is_saved() -> None:
-    assert filled(7).save()["data"]["reward"].shape == (2, 7)
-    assert filled(45).save()["data"]["reward"].shape == (2, 20)
+@both
+def test_only_the_used_part_of_the_rings_is_saved(store: Store) -> None:
+    assert filled(store, 7).save()["data"]["reward"].shape == (2, 7)
+    assert filled(store, 45).save()["data"]["reward"].shape == (2, 20)
 
 
+@both
 @pytest.mark.parametrize("steps", [9, 20, 33])
-def test_shorter_streams_keep_the_newest_saved_steps(steps: int) -> None:
-    old, new, naive = filled(steps), filled(0, length=8), Naive(2)
+def test_shorter_streams_keep_the_newest_saved_steps(store: Store, steps: int) -> None:
+    old, new, naive = filled(store, steps), filled(store, 0, length=8), Naive(2)
     for number in range(steps):
         naive.add(make_step(2, number), None)
     new.restore(old.save())
@@ -270,27 +292,30 @@ def test_shorter_streams_keep_the_newest_saved_steps(steps: int) -> None:
         assert_same(batch, jax.tree.map(lambda *x: np.stack(x), *windows))
 
 
-def test_a_replay_of_another_layout_or_with_longer_full_streams_is_refused() -> None:
+@both
+def test_a_replay_of_another_layout_or_with_longer_full_streams_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="cannot grow"):
-        filled(0, length=30).restore(filled(25, length=20).save())
+        filled(store, 0, length=30).restore(filled(store, 25, length=20).save())
     with pytest.raises(ValueError, match="shape"):
-        filled(0, num_envs=3).restore(filled(9, num_envs=2).save())
-    saved = filled(9).save()
+        filled(store, 0, num_envs=3).restore(filled(store, 9, num_envs=2).save())
+    saved = filled(store, 9).save()
     saved["data"]["obs"]["more"] = saved["data"]["obs"].pop("image")
     with pytest.raises(ValueError, match="more"):
-        filled(0).restore(saved)
+        filled(store, 0).restore(saved)
 
 
-def test_the_same_seed_gives_the_same_samples_and_another_seed_others() -> None:
-    replays = [filled(20, seed=seed, online=False) for seed in (5, 5, 6)]
+@both
+def test_the_same_seed_gives_the_same_samples_and_another_seed_others(store: Store) -> None:
+    replays = [filled(store, 20, seed=seed, online=False) for seed in (5, 5, 6)]
     ids = [np.concatenate([replay.sample()[1] for _ in range(10)]) for replay in replays]
     np.testing.assert_array_equal(ids[0], ids[1])
     assert not np.array_equal(ids[0], ids[2])
     assert not np.array_equal(ids[0][:3], ids[0][3:6])  # nor does a sample repeat the one before
 
 
-def test_starts_are_uniform_over_all_streams_and_steps() -> None:
-    replay = HostReplay(LAYOUT, 3, 3 * 20, 50, 4, 1, online=False, seed=1)
+@both
+def test_starts_are_uniform_over_all_streams_and_steps(store: Store) -> None:
+    replay = store(LAYOUT, 3, 3 * 20, 50, 4, 1, online=False, seed=1)
     masks = [np.array([True, number < 12, number % 2 == 0]) for number in range(33)]
     for number, mask in enumerate(masks):  # streams of 33 (wrapped), 12 and 17 steps
         replay.add(make_step(3, number), mask)
@@ -305,8 +330,9 @@ def test_starts_are_uniform_over_all_streams_and_steps() -> None:
     assert statistic < chi2.ppf(0.999, len(possible) - 1)
 
 
-def test_masked_adds_reach_only_the_streams_of_the_mask() -> None:
-    replay = HostReplay(LAYOUT, 3, 60, 1, 4)
+@both
+def test_masked_adds_reach_only_the_streams_of_the_mask(store: Store) -> None:
+    replay = store(LAYOUT, 3, 60, 1, 4)
     step = make_step(3, 0)
     replay.add(step, np.array([True, False, True]))
     replay.add(make_step(3, 1), np.array([False, False, True]))
@@ -316,9 +342,9 @@ def test_masked_adds_reach_only_the_streams_of_the_mask() -> None:
     assert not replay.data["reward"][:2, 1:].any()
 
 
-def served_last(first: list[int], total: int, replay: HostReplay | None = None) -> dict[int, list[bool]]:
+def served_last(store: Store, first: list[int], total: int) -> dict[int, list[bool]]:
     """`is_last` of every window (by its start) of one stream that starts episodes at the steps `first`."""
-    replay = replay or HostReplay(LAYOUT, 1, 20, 4, 3, online=False)
+    replay = store(LAYOUT, 1, 20, 4, 3, online=False)
     for number in range(total):
         step = make_step(1, number, first=0.0, last=0.0)
         replay.add(step | {"is_first": np.array([number in first])})
@@ -330,24 +356,27 @@ def served_last(first: list[int], total: int, replay: HostReplay | None = None) 
     return out
 
 
-def test_a_row_followed_by_an_is_first_is_served_as_is_last() -> None:
-    served = served_last(first=[0, 4, 7], total=9)
+@both
+def test_a_row_followed_by_an_is_first_is_served_as_is_last(store: Store) -> None:
+    served = served_last(store, first=[0, 4, 7], total=9)
     for start, flags in served.items():
         assert flags == [step in (3, 6) for step in range(start, start + 4)]
     # 3 is the last column of the window that starts at 0: its follower lies outside of the window.
     assert set(served) == {0, 1, 2, 3, 4, 5}
 
 
-def test_the_newest_step_does_not_look_at_what_the_ring_held_before() -> None:
+@both
+def test_the_newest_step_does_not_look_at_what_the_ring_held_before(store: Store) -> None:
     # The ring of 20 is full: the slot after the newest step (number 20) holds step 1, an is_first.
-    served = served_last(first=[1], total=21)
+    served = served_last(store, first=[1], total=21)
     assert served[17] == [False] * 4
     assert served[1] == [False] * 4
     assert set(served) == set(range(1, 18))
 
 
-def test_cut_closes_every_stream() -> None:
-    replay = HostReplay(LAYOUT, 2, 40, 8, 3, online=False)
+@both
+def test_cut_closes_every_stream(store: Store) -> None:
+    replay = store(LAYOUT, 2, 40, 8, 3, online=False)
     for number in range(5):
         replay.add(make_step(2, number, 0.0, 0.0), np.array([True, number < 4]))
     terminal = replay.data["is_terminal"].copy()
@@ -363,16 +392,18 @@ def test_cut_closes_every_stream() -> None:
     assert seen == {(0, 0), (0, 1), (1, 0)}
 
 
-def test_cut_of_an_empty_replay_changes_nothing() -> None:
-    replay = HostReplay(LAYOUT, 2, 40, 8, 3)
+@both
+def test_cut_of_an_empty_replay_changes_nothing(store: Store) -> None:
+    replay = store(LAYOUT, 2, 40, 8, 3)
     replay.cut()
     assert not replay.data["is_last"].any()
     assert not replay.ready()
 
 
+@both
 @pytest.mark.parametrize(("num_envs", "capacity"), [(1, 10), (3, 33), (4, 4000)])
-def test_replay_bytes_is_what_the_arrays_take(num_envs: int, capacity: int) -> None:
-    replay = HostReplay(LAYOUT, num_envs, capacity, 2, 4)
+def test_replay_bytes_is_what_the_arrays_take(store: Store, num_envs: int, capacity: int) -> None:
+    replay = store(LAYOUT, num_envs, capacity, 2, 4)
     taken = sum(leaf.nbytes for leaf in jax.tree.leaves(replay.data))
     assert replay_bytes(LAYOUT, 1) == BYTES_OF_ONE_STEP
     assert (
@@ -382,8 +413,9 @@ def test_replay_bytes_is_what_the_arrays_take(num_envs: int, capacity: int) -> N
     )
 
 
-def test_deter_is_kept_in_bfloat16() -> None:
-    replay = filled(9)
+@both
+def test_deter_is_kept_in_bfloat16(store: Store) -> None:
+    replay = filled(store, 9)
     batch, _ = replay.sample()
     assert batch["latent"]["deter"].dtype == ml_dtypes.bfloat16
     assert batch["latent"]["stoch"].dtype == np.uint8
@@ -396,14 +428,41 @@ def test_deter_is_kept_in_bfloat16() -> None:
     np.testing.assert_array_equal(replay.data["latent"]["deter"][0, 1:5].astype(np.float32), 1.0)
 
 
-def test_a_stream_that_holds_no_window_is_refused() -> None:
-    HostReplay(LAYOUT, 2, 2 * 6, 1, 4)
+@both
+def test_a_stream_that_holds_no_window_is_refused(store: Store) -> None:
+    store(LAYOUT, 2, 2 * 6, 1, 4)
     with pytest.raises(ValueError, match="5 steps"):
-        HostReplay(LAYOUT, 2, 2 * 6 - 1, 1, 4)
+        store(LAYOUT, 2, 2 * 6 - 1, 1, 4)
 
 
-def test_a_step_with_other_names_is_refused() -> None:
-    replay, step = filled(0), make_step(2, 0)
+@both
+def test_a_step_with_other_names_is_refused(store: Store) -> None:
+    replay, step = filled(store, 0), make_step(2, 0)
     step["obs"].pop("image")
     with pytest.raises(ValueError, match="image"):
         replay.add(step)
+
+
+@pytest.mark.parametrize("steps", [7, 20, 45])
+@pytest.mark.parametrize(("source", "target"), [(HostReplay, OnDevice), (OnDevice, HostReplay)])
+def test_what_one_replay_saved_the_other_restores(source: Store, target: Store, steps: int) -> None:
+    first, second = filled(source, steps), filled(target, 0)
+    for _ in range(2):
+        first.sample()
+    second.restore(first.save())
+    assert_same(second.save(), first.save())
+    assert second.dropped == first.dropped
+    fresh = 2 if steps == 45 else 0  # of four held windows in each stream, two samples have served six
+    np.testing.assert_array_equal(second.sample()[1][:fresh], first.sample()[1][:fresh])
+
+
+def test_samples_under_vmap_are_those_of_each_replay_alone() -> None:
+    one, other = (filled(OnDevice, steps, seed=seed) for steps, seed in ((13, 1), (30, 2)))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), one.state, other.state)
+    keys = jnp.stack([one.key, other.key])
+    state, batch, ids = quick_jit(jax.vmap(one.replay.sample))(stacked, keys)
+    for index, alone in enumerate((one, other)):
+        expected, expected_ids = alone.sample()
+        np.testing.assert_array_equal(ids[index], expected_ids)
+        assert_same(row(batch, index), expected)
+        assert_same(row(state, index), row(alone.state, ...))

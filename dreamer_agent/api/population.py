@@ -1,0 +1,66 @@
+"""Training several seeds at once, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dreamer_agent.api.dreamer import default_folder
+from dreamer_agent.api.runs import enable_compilation_cache
+from dreamer_agent.config import Config, merge, validate
+from dreamer_agent.errors import ConfigError
+from dreamer_agent.training import Evaluation
+from dreamer_agent.training.loop import EnvFactory
+
+
+def train_population(
+    config: Config, seeds: int | Sequence[int], folder: str | Path = "runs",
+    hyper: Mapping[str, Sequence[float]] | None = None, quiet: bool = False, make: EnvFactory | None = None,
+) -> list[list[Evaluation]]:  # fmt: skip
+    """Train `seeds` (a number counts from `config.seed` on) as one program, and score each.
+
+    `hyper` gives a value for each seed by the key of the configuration, {"optimizer.learning_rate": [1e-4, 3e-4]};
+    only numbers of `training.population.HYPER` may differ. Each seed has a run directory of its own, ENV-SEED in
+    `folder`, which is resumed where it exists and is like any other. Gives two evaluations for each seed, with
+    sampled actions and with the mode. Raises a `DreamerError` that says what to mend; the environment must be
+    written in JAX.
+    """
+    from dreamer_agent.training.population import Population
+
+    enable_compilation_cache()
+    configs = population_configs(config, seeds, hyper)
+    folders = [Path(folder) / default_folder(each).name for each in configs]
+    population = Population.open(configs, folders, make, quiet)
+    try:
+        population.run(config.train.steps)
+        return population.score()
+    finally:
+        population.close()
+
+
+def population_configs(
+    config: Config, seeds: int | Sequence[int], hyper: Mapping[str, Sequence[float]] | None = None
+) -> list[Config]:
+    """The configuration of each seed; `ConfigError` where `hyper` does not fit."""
+    from dreamer_agent.training.population import HYPER
+
+    numbers = list(range(config.seed, config.seed + seeds)) if isinstance(seeds, int) else list(seeds)
+    if not numbers:
+        raise ConfigError("A population of no seeds was asked for: ask for at least one.")
+    hyper = hyper or {}
+    for key, values in hyper.items():
+        if key not in HYPER:
+            raise ConfigError(
+                f"'{key}' is the same in all of a population: what may differ is {', '.join(HYPER)}."
+            )
+        if len(values) != len(numbers):
+            raise ConfigError(f"'{key}' has {len(values)} values for {len(numbers)} seeds: give one for each.")
+    configs = []
+    for index, seed in enumerate(numbers):
+        changes: dict[str, Any] = {"seed": int(seed), "train": {"loop": "device"}}
+        for key, values in hyper.items():
+            group, name = key.split(".")
+            changes.setdefault(group, {})[name] = values[index]
+        configs.append(validate(merge(config, changes)))
+    return configs

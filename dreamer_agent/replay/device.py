@@ -1,0 +1,168 @@
+"""Replay in the memory of the device: pure functions over one state, to be jitted, scanned and vmapped.
+
+The contract of `HostReplay`, with the same index arithmetic and the same saved form, so that a checkpoint of one
+can be restored in the other. Only the random numbers differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamer_agent.replay import windows
+from dreamer_agent.replay.host import HostReplay, Layout, Tree, map_layout, pairs, ring_length
+
+Array = jax.Array
+NEVER = np.iinfo(np.int32).max
+
+
+class ReplayState(NamedTuple):
+    """Rings `[E, length, ...]`, steps added and fresh windows served to each stream `[E]`, and samples drawn."""
+
+    data: Tree
+    added: Array
+    served: Array
+    samples: Array
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity, so that jit can hold it as a static argument
+class DeviceReplay:
+    """The sizes of a replay, and its functions; see `HostReplay` for what the sizes mean.
+
+    Counters are int32: good for 2 billion steps of each stream.
+    """
+
+    layout: Layout
+    num_envs: int
+    capacity: int
+    batch_size: int
+    batch_length: int
+    context: int = 1
+    online: bool = True
+
+    def __post_init__(self) -> None:
+        ring_length(self.capacity, self.num_envs, self.size)  # it says where that is too short
+
+    @property
+    def length(self) -> int:
+        """Steps that each stream holds."""
+        return ring_length(self.capacity, self.num_envs, self.size)
+
+    @property
+    def size(self) -> int:
+        """Steps of a window."""
+        return self.context + self.batch_length
+
+    def init(self) -> ReplayState:
+        """An empty replay."""
+        data = map_layout(
+            lambda shape, dtype: jnp.zeros((self.num_envs, self.length, *shape), dtype), self.layout
+        )
+        zeros = jnp.zeros(self.num_envs, jnp.int32)
+        return ReplayState(data, zeros, jnp.zeros_like(zeros), jnp.zeros((), jnp.int32))
+
+    def add(self, state: ReplayState, step: Tree, mask: Array | None = None) -> ReplayState:
+        """Append one step `[E, ...]` to every stream, or to those where `mask` `[E]` is true."""
+        slots = state.added % self.length
+        if mask is not None:
+            slots = jnp.where(mask, slots, self.length)  # beyond the ring: dropped
+        data = _written(state.data, step, jnp.arange(self.num_envs), slots)
+        return state._replace(data=data, added=state.added + (1 if mask is None else mask.astype(jnp.int32)))
+
+    def ready(self, state: ReplayState) -> Array:
+        """Whether at least one window can be sampled."""
+        return windows.window_counts(state.added, self.length, self.size).sum() > 0
+
+    def sample(self, state: ReplayState, key: Array) -> tuple[ReplayState, Tree, Array]:
+        """The state, a batch `[B, C + T, ...]` and its ids `[B, 2]`, as of `HostReplay.sample`.
+
+        What is sampled depends on `key` and on how often was sampled. The replay must be `ready`.
+        """
+        served, ids = self._choose(state, jax.random.fold_in(key, state.samples))
+        streams, steps = ids[:, :1], ids[:, 1:] + jnp.arange(self.size)
+        batch = jax.tree.map(lambda store: store[streams, steps % self.length], state.data)
+        known = steps + 1 < state.added[streams]
+        follower = state.data["is_first"][streams, (steps + 1) % self.length]
+        batch["is_last"] = batch["is_last"] | (follower & known)
+        return state._replace(served=served, samples=state.samples + 1), batch, ids
+
+    def update_latents(self, state: ReplayState, ids: Array, latents: Tree) -> ReplayState:
+        """Write posterior latents `[B, T, ...]` back to the trained steps of the windows `ids`, if still held.
+
+        Where windows overlap, any one of their latents stays.
+        """
+        streams = ids[:, :1]
+        steps = ids[:, 1:] + self.context + jnp.arange(self.batch_length)
+        held = steps >= windows.oldest(state.added, self.length)[streams]
+        slots = jnp.where(held, steps % self.length, self.length)
+        stored = _written(state.data["latent"], latents, streams, slots)
+        return state._replace(data=state.data | {"latent": stored})
+
+    def dropped(self, state: ReplayState) -> bool:
+        """Whether old steps were overwritten."""
+        return bool(np.max(state.added) > self.length)
+
+    def cut(self, state: ReplayState) -> ReplayState:
+        """Close every stream: its last step is served as is_last. For environments that start anew."""
+        slots = jnp.where(state.added > 0, (state.added - 1) % self.length, self.length)
+        is_last = state.data["is_last"].at[jnp.arange(self.num_envs), slots].set(True, mode="drop")
+        return state._replace(data=state.data | {"is_last": is_last})
+
+    def save(self, state: ReplayState) -> Tree:
+        """The used part of the rings and all counters, as `HostReplay.save` gives them."""
+        used = int(min(np.max(state.added), self.length))
+        counters = {"added": np.array(state.added, np.int64), "served": np.array(state.served, np.int64)}
+        data = jax.tree.map(lambda store: np.asarray(store)[:, :used].copy(), state.data)
+        return {"data": data, **counters, "samples": np.array(int(state.samples))}
+
+    def restore(self, saved: Tree) -> ReplayState:
+        """The state that `save` of this or of the host's replay gave; see `HostReplay.restore`."""
+        host = self._host()
+        host.restore(saved)
+        counters = (jnp.asarray(x, jnp.int32) for x in (host.added, host.served, host.samples))
+        return ReplayState(jax.tree.map(jnp.array, host.data), *counters)
+
+    def _host(self) -> HostReplay:
+        return HostReplay(
+            self.layout, self.num_envs, self.capacity, self.batch_size, self.batch_length, self.context,
+            self.online,
+        )  # fmt: skip
+
+    def _choose(self, state: ReplayState, key: Array) -> tuple[Array, Array]:
+        """The fresh windows served so far, and the `[B, 2]` streams and first steps of a batch."""
+        total = windows.window_counts(state.added, self.length, self.size).sum()
+        index = jax.random.randint(key, (self.batch_size,), 0, total)
+        drawn = jnp.stack(windows.nth_window(index, state.added, self.length, self.size), 1)
+        if not self.online:
+            return state.served, drawn
+        served, fresh, valid = self._fresh(state)
+        return served, jnp.where(valid[:, None], fresh, drawn)
+
+    def _fresh(self, state: ReplayState) -> tuple[Array, Array, Array]:
+        """What was served with these, up to a batch of windows of the online queue `[B, 2]`, and which exist.
+
+        Candidates are the next B windows of each stream; the oldest come first, among equals the first stream.
+        """
+        served = windows.next_fresh(state.served, state.added, self.length, self.batch_length)
+        numbers = served[:, None] + jnp.arange(self.batch_size)
+        waiting = numbers < windows.fresh_counts(state.added, self.batch_length, self.size)[:, None]
+        rank = (numbers - served.min()) * self.num_envs + jnp.arange(self.num_envs)[:, None]
+        first = -jax.lax.top_k(-jnp.where(waiting, rank, NEVER).ravel(), self.batch_size)[0]
+        valid = first != NEVER
+        streams, chosen = first % self.num_envs, first // self.num_envs + served.min()
+        served = served.at[streams].add(valid.astype(jnp.int32))
+        return served, jnp.stack([streams, chosen * self.batch_length], 1), valid
+
+
+def _written(stores: Tree, values: Tree, streams: Array, slots: Array) -> Tree:
+    """`stores` with `values` at `[streams, slots]`; slots beyond the ring are dropped."""
+    pairs(stores, values)  # it says where their names differ
+
+    def write(store: Array, value: Any) -> Array:
+        return store.at[streams, slots].set(jnp.asarray(value).astype(store.dtype), mode="drop")
+
+    return jax.tree.map(write, stores, values)

@@ -1,0 +1,181 @@
+"""The on-device loop: the host loop's rules and run directory around `device_program.Program`.
+
+Python is entered between chunks only, which end where a log, an evaluation or a checkpoint is due. So `on_step`
+is called after a chunk instead of every step, `on_episode` after the chunk in which an episode ended, and
+`on_update` never.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dreamer_agent.agent import Agent
+from dreamer_agent.config import Config
+from dreamer_agent.envs import VectorEnv
+from dreamer_agent.envs.jax_adapter import Faults, JaxVectorEnv
+from dreamer_agent.errors import ConfigError
+from dreamer_agent.replay import DeviceReplay, ReplayState
+from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
+from dreamer_agent.training.driver import Episode
+from dreamer_agent.training.loop import EnvFactory, Trainer, replay_sizes
+from dreamer_agent.training.startup import Startup
+
+MOST_UPDATES = 256  # of one chunk, so that Ctrl-C and the screen do not wait for long
+SAMPLING = 1  # folded into the run's seed: the key of the replay's samples
+
+
+class HeldReplay:
+    """A `DeviceReplay` and its state, under the methods by which the trainer keeps a replay."""
+
+    def __init__(self, replay: DeviceReplay):
+        self.replay = replay
+        self.state: ReplayState = jax.jit(replay.init)()
+
+    def save(self) -> dict[str, Any]:
+        """As of the host's replay."""
+        return self.replay.save(self.state)
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """The inverse of `save`."""
+        self.state = self.replay.restore(saved)
+
+    def cut(self) -> None:
+        """Close every stream."""
+        self.state = jax.jit(self.replay.cut, donate_argnums=0)(self.state)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether old steps were overwritten."""
+        return self.replay.dropped(self.state)
+
+
+class Actor:
+    """The acting side between chunks, under the names by which the trainer knows its `Driver`."""
+
+    def __init__(self, start: Any, seed: int, env_steps: int):
+        self.start, self.seed = start, seed
+        self.acting: Acting = start(jax.random.PRNGKey(seed))._replace(env_steps=jnp.int32(env_steps))
+
+    def restart(self, seed: int) -> None:
+        """Reset all environments; the counts go on."""
+        calls, env_steps = self.acting.calls, self.acting.env_steps
+        self.acting = self.start(jax.random.PRNGKey(seed))._replace(calls=calls, env_steps=env_steps)
+
+    @property
+    def calls(self) -> int:
+        """How often the policy was asked."""
+        return int(self.acting.calls)
+
+    @calls.setter
+    def calls(self, count: int) -> None:
+        self.acting = self.acting._replace(calls=jnp.int32(count))
+
+
+class DeviceTrainer(Trainer):
+    """A run whose steps are made by a program on the device, many at a time."""
+
+    replay: HeldReplay
+    driver: Actor
+
+    def __init__(
+        self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool,
+        startup: Startup,
+    ):  # fmt: skip
+        self.sums: dict[str, float] = {}  # of the metrics of all updates since the last row
+        super().__init__(config, folder, agent, env, make, quiet, startup)
+        self.replay_key = jax.random.fold_in(jax.random.PRNGKey(config.seed), SAMPLING)
+
+    @classmethod
+    def check_env(cls, env: VectorEnv) -> None:
+        """Raise `ConfigError` for environments that are not JAX-native."""
+        if not isinstance(env, JaxVectorEnv):
+            raise ConfigError(
+                "train.loop=device needs environments written in JAX (gymnax:TASK, toy:TASK, a JaxEnv): "
+                f"this is a {type(env).__name__}, for which there is train.loop=host."
+            )
+
+    @classmethod
+    def free_memory(cls) -> int | None:
+        """Bytes that are free on the device; None where it does not tell, as a CPU does not."""
+        stats = jax.devices()[0].memory_stats() or {}
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+
+    def begin(self, until: int, callbacks: Any = None) -> None:
+        """As the host's."""
+        super().begin(until, callbacks)
+        # Bound to the device, as what was restored is: a mixture would be compiled for once more.
+        self.loop = jax.device_put(self.loop, jax.devices()[0])
+
+    @property
+    def loop(self) -> Loop:
+        """All that a chunk changes."""
+        return Loop(self.state, self.replay.state, self.driver.acting, self.replay_key)
+
+    @loop.setter
+    def loop(self, loop: Loop) -> None:
+        self.state, self.replay.state, self.driver.acting, self.replay_key = loop
+
+    def next_stop(self) -> int:
+        """The env step at which something is due next."""
+        train, now = self.config.train, self.counters.env_steps
+        periods = [train.log_every, train.checkpoint_every, train.eval_every]
+        return min(self.until, *((now // period + 1) * period for period in periods if period))
+
+    def absorb(self, seen: Seen, env_steps: int, updates: int) -> None:
+        """Take over what a chunk saw, and the counts after it."""
+        count = int(seen.episodes)
+        columns = (seen.env[:count], seen.score[:count], seen.length[:count])
+        episodes = [Episode(int(e), float(s), int(n)) for e, s, n in zip(*columns, strict=True)]
+        self.counters.env_steps, self.counters.updates = env_steps, updates
+        self.counters.episodes += count
+        self.window.episodes += episodes
+        self.sums = {key: self.sums.get(key, 0.0) + float(value) for key, value in seen.metrics.items()}
+        for episode in episodes:
+            self._call("on_episode", episode)
+
+    def _make_replay(self, config: Config) -> Any:
+        replay = DeviceReplay(*replay_sizes(config, self.agent))
+        assert isinstance(self.env, JaxVectorEnv)
+        self.program = Program(self.agent, self.env, replay, span(config))
+        return HeldReplay(replay)
+
+    def _make_driver(self, seed: int) -> Any:
+        return Actor(self.program.start, seed, self.counters.env_steps)
+
+    def _step(self) -> None:
+        """A chunk, and what it saw."""
+        counters = self.counters
+        self.startup.filled()
+        plan = self.program.plan(counters.env_steps, self.next_stop(), counters.updates, self.updates_due)
+        with self.clock("update"):
+            self.loop, seen, updates = self.program.chunk(self.loop, plan)
+            seen, updates = jax.device_get((seen, updates))
+            env_steps, faults = jax.device_get((self.loop.acting.env_steps, self.loop.acting.faults))
+        if updates > counters.updates and self.startup.listening:
+            self.screen.say(self.startup.updated())
+        self.absorb(seen, int(env_steps), int(updates))
+        self._check(faults)
+
+    def _check(self, faults: Faults) -> None:
+        """Pass on a fault of the environments; what came before it is whole, and kept."""
+        try:
+            self.env.check(faults)  # type: ignore[attr-defined]
+        except Exception:
+            self.save()
+            raise
+
+    def _log(self) -> None:
+        count = self.counters.updates - self.window.first_update
+        means: dict[str, Any] = {key: value / count for key, value in self.sums.items()} if count else {}
+        self.updates.done = [means] if means else []
+        self.sums = {}
+        super()._log()
+
+
+def span(config: Config) -> int:
+    """The most env steps of a chunk: as far as the next row of metrics, but not too many updates."""
+    return max(min(config.train.log_every, int(MOST_UPDATES / config.updates_per_env_step)), 1)
