@@ -63,16 +63,17 @@ class Categorical:
         return self.log_probs.argmax(-1)
 
     def sample(self, key: Array) -> Array:
-        """One index for each element, `[..., *event]`, by inverting the cumulative distribution.
+        """One index for each element, `[..., *event]`; never one of probability zero."""
+        return jax.random.categorical(key, self.log_probs, axis=-1)
 
-        That takes one random number for each element where the Gumbel trick takes one for each class; threefry is
-        a good part of an imagined step.
+    def quantile(self, level: Array) -> Array:
+        """The first index up to which the probabilities sum to more than `level` `[..., *event]` in [0, 1).
+
+        Where `level` is uniform this is a sample, for one random number where the Gumbel trick of `sample` takes
+        one for each class. Rounding may hit a class of probability zero, if there is one.
         """
         upto = ops.cumulative(jnp.exp(jax.lax.stop_gradient(self.log_probs)))
-        total = upto[..., -1:]
-        # The number is below 1, so that `level` is below `total` and a class of probability zero is never hit.
-        level = jax.random.uniform(key, total.shape) * total
-        return (upto <= level).sum(-1)
+        return (upto <= level[..., None] * upto[..., -1:]).sum(-1)
 
     def log_prob(self, index: Array) -> Array:
         """Log-probability of `index` `[..., *event]`."""

@@ -127,7 +127,9 @@ class RSSM:
     def sample(self, key: Array, logits: Array) -> Array:
         """z `[..., S, K]` with straight-through gradient."""
         dist = self.distribution(logits)
-        return dist.onehot(dist.sample(key)).astype(self.dtype)
+        # Unimix gives every class a probability, and random numbers are a good part of an imagined step.
+        index = dist.quantile(jax.random.uniform(key, logits.shape[:-1]))
+        return dist.onehot(index).astype(self.dtype)
 
     def advance(self, params: Params, latent: Latent, action: Array) -> Array:
         """h' after `action` `[..., A]`."""
