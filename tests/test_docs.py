@@ -97,6 +97,21 @@ def test_the_readme_works(tmp_path: Path, monkeypatch, capsys) -> None:
     assert len(names["sampled"].returns) == 2
 
 
+def test_the_population_of_the_docs_is_one_program(monkeypatch) -> None:
+    from dreamer_agent import api
+    from dreamer_agent.training.population import group_by_program
+
+    given: list[Config] = []
+
+    def trained(config: Config, seeds: int, folder: str, hyper: dict) -> None:
+        given.extend(api.population_configs(config, seeds, hyper))
+
+    monkeypatch.setattr(api, "train_population", trained)
+    exec(examples("device.md"), {})
+    assert [config.seed for config in given] == [0, 1, 2, 3] and group_by_program(given) == [[0, 1, 2, 3]]
+    assert [config.optimizer.learning_rate for config in given] == [3e-4, 5e-4, 7e-4, 1e-3]
+
+
 def test_the_python_page_works(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict = {}

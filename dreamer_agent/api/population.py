@@ -20,7 +20,7 @@ def train_population(
 ) -> list[list[Evaluation]]:  # fmt: skip
     """Train `seeds` (a number counts from `config.seed` on) as one program, and score each.
 
-    `hyper` gives a value for each seed by the key of the configuration, {"optimizer.learning_rate": [1e-4, 3e-4]};
+    `hyper` gives a value for each seed by keys of the configuration, {"optimizer.learning_rate": [1e-4, 3e-4]};
     only numbers of `training.population.HYPER` may differ. Each seed has a run directory of its own, ENV-SEED in
     `folder`, which is resumed where it exists and is like any other. Gives two evaluations for each seed, with
     sampled actions and with the mode. Raises a `DreamerError` that says what to mend; the environment must be
