@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from dreamer_agent import ArraySpec, Config, load_config, make_env
+from dreamer_agent import ArraySpec, Config, make_env
 from dreamer_agent.config import merge
 from dreamer_agent.envs import SUITES
 from dreamer_agent.training.driver import Episode
@@ -97,18 +97,19 @@ def test_the_readme_works(tmp_path: Path, monkeypatch, capsys) -> None:
     assert len(names["sampled"].returns) == 2
 
 
-def test_the_page_on_the_device_works(tmp_path: Path, monkeypatch) -> None:
-    """Its population, with a toy instead of gymnax, a small model and few steps."""
-    monkeypatch.chdir(tmp_path)
-    few = [*TEST_SIZE, "env.num_envs=2", "replay.prefill=16", "train.eval_envs=2", "train.eval_episodes=2"]
-    long = '"env.id=gymnax:CartPole-v1", "train.steps=12000"'
-    text = examples("on_device.md")
-    assert long in text
-    names: dict = {}
-    exec(text.replace(long, f'"env.id=toy:catch", "train.steps=40", *{few}'), names)
-    rates = [load_config([f"runs/toy_catch-{seed}/config.yaml"]).optimizer for seed in range(4)]
-    assert [rate.learning_rate for rate in rates] == [1e-4, 3e-4, 1e-3, 3e-3]
-    assert [len(score.returns) for pair in names["scores"] for score in pair] == [2] * 8
+def test_the_population_of_the_docs_is_one_program(monkeypatch) -> None:
+    from dreamer_agent import api
+    from dreamer_agent.training.population import group_by_program
+
+    given: list[Config] = []
+
+    def trained(config: Config, seeds: int, folder: str, hyper: dict) -> None:
+        given.extend(api.population_configs(config, seeds, hyper))
+
+    monkeypatch.setattr(api, "train_population", trained)
+    exec(examples("device.md"), {})
+    assert [config.seed for config in given] == [0, 1, 2, 3] and group_by_program(given) == [[0, 1, 2, 3]]
+    assert [config.optimizer.learning_rate for config in given] == [3e-4, 5e-4, 7e-4, 1e-3]
 
 
 def test_the_python_page_works(tmp_path: Path, monkeypatch) -> None:

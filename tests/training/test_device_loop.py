@@ -1,0 +1,179 @@
+"""The on-device loop beside the host loop: the same rules, the same run directory, one program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamer_agent.errors import ConfigError, EnvironmentFault
+from dreamer_agent.training import train
+from dreamer_agent.training.callbacks import Callback
+from dreamer_agent.training.device_loop import DeviceTrainer, span
+from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.run_directory import newest_step
+from tests.training.device_runs import rows, scores, short, without_clock
+
+
+class Notes(Callback):
+    """What was called, and with what counts."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.episodes: list[Any] = []
+        self.evaluations = self.updates = 0
+
+    def on_step(self, trainer: Trainer) -> None:
+        self.steps.append((trainer.counters.env_steps, trainer.counters.updates))
+
+    def on_episode(self, trainer: Trainer, episode: Any) -> None:
+        self.episodes.append(episode)
+
+    def on_update(self, trainer: Trainer, metrics: Any) -> None:
+        self.updates += 1
+
+    def on_evaluation(self, trainer: Trainer, evaluation: Any) -> None:
+        self.evaluations += 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, Notes]:
+    folder, notes = tmp_path_factory.mktemp("device") / "run", Notes()
+    train(short("train.steps=200", "train.eval_every=150"), folder, quiet=True, callbacks=notes)
+    return folder, notes
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory) -> Any:
+    """A run that has just begun to learn."""
+    trainer = DeviceTrainer.open(short("train.steps=400"), tmp_path_factory.mktemp("open") / "run", quiet=True)
+    trainer.run(70)
+    yield trainer
+    trainer.close()
+
+
+def due(env_steps: int) -> int:
+    """ratio / (B T) = 10 / 32 updates for each env step after the prefill of 50."""
+    return int((env_steps - 50) * 10 / 32) if env_steps >= 50 else 0
+
+
+def test_updates_follow_the_ratio_to_the_step(run: tuple[Path, Notes]) -> None:
+    folder, notes = run
+    assert [updates for _, updates in notes.steps] == [due(env_steps) for env_steps, _ in notes.steps]
+    assert [env_steps // 50 for env_steps, _ in notes.steps] == [1, 2, 3, 4]  # a chunk for each row of metrics
+    assert scores(folder)["env_steps"] in (200, 201)
+    assert scores(folder)["updates"] == due(scores(folder)["env_steps"]) == rows(folder)[-1]["updates"]
+
+
+def test_a_run_directory_is_as_the_host_loop_leaves_it(run: tuple[Path, Notes], tmp_path: Path) -> None:
+    folder, _ = run
+    train(short("train.steps=200", "train.eval_every=150", "train.loop=host"), tmp_path / "host", quiet=True)
+    assert {path.name for path in folder.iterdir() if not path.name.startswith("events")} == {
+        path.name for path in (tmp_path / "host").iterdir() if not path.name.startswith("events")
+    }
+    ours, theirs = (
+        [{key for key in row if not key.startswith("time/start")} for row in rows(where)]
+        for where in (folder, tmp_path / "host")
+    )
+    assert ours == theirs
+
+
+def test_callbacks_see_chunks_episodes_and_evaluations(run: tuple[Path, Notes]) -> None:
+    folder, notes = run
+    assert rows(folder)[-1]["episode/count"] == len(notes.episodes) > 10
+    assert {episode.env for episode in notes.episodes} == {0, 1}
+    assert all(1 <= episode.length <= 6 and episode.score < 0 for episode in notes.episodes)  # Drift's time limit
+    assert sum(episode.length for episode in notes.episodes) <= notes.steps[-1][0]
+    assert notes.updates == 0 and notes.evaluations == 3  # at step 150, and two at the end
+
+
+def test_the_same_seed_repeats_the_run(run: tuple[Path, Notes], tmp_path: Path) -> None:
+    train(short("train.steps=200", "train.eval_every=150"), tmp_path / "again", quiet=True)
+    assert [without_clock(a) for a in rows(run[0])] == [without_clock(b) for b in rows(tmp_path / "again")]
+
+
+def test_it_goes_on_from_a_checkpoint_in_either_loop(run: tuple[Path, Notes]) -> None:
+    folder, _ = run
+    before = newest_step(folder)
+    for steps, loop in ((230, "host"), (260, "device")):
+        train(short(f"train.steps={steps}", f"train.loop={loop}"), folder, quiet=True)
+        now = scores(folder)
+        assert now["env_steps"] in (steps, steps + 1) and now["updates"] == due(now["env_steps"])
+    assert newest_step(folder) > before
+    steps = [row["step"] for row in rows(folder)]
+    assert steps == sorted(steps)
+
+
+def test_until_it_learns_it_stores_what_the_host_loop_stores(tmp_path: Path) -> None:
+    saved = []
+    for loop in ("host", "device"):
+        config = short("train.steps=400", "replay.prefill=1000", f"train.loop={loop}")
+        kind = DeviceTrainer if loop == "device" else Trainer
+        trainer = kind.open(config, tmp_path / loop, quiet=True)
+        trainer.run(60)
+        saved.append(trainer.replay.save())
+        trainer.close()
+    host, device = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in saved)
+    assert host.keys() == device.keys()
+    for path, value in host.items():
+        # Floating-point sums of two programs differ in their order.
+        exact = value.dtype.kind != "f" and value.dtype.name != "bfloat16"
+        np.testing.assert_allclose(device[path], value, atol=0 if exact else 1e-4)
+
+
+def test_chunks_may_end_anywhere(trainer: DeviceTrainer) -> None:
+    """One program for all, and what it computes does not depend on where Python looked at it."""
+    program, counters, rule = trainer.program, trainer.counters, trainer.updates_due
+
+    def go(*stops: int) -> Any:
+        loop, first, updates = jax.tree.map(jnp.copy, trainer.loop), counters.env_steps, counters.updates
+        for stop in stops:
+            loop, _, updates = program.chunk(loop, program.plan(first, stop, int(updates), rule))
+            first = int(loop.acting.env_steps)
+        return loop
+
+    whole, parts = go(100), go(72, 85, 100)
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    assert int(whole.agent.step) == due(int(whole.acting.env_steps))
+    assert program.chunk._cache_size() == 1
+
+
+def test_a_callback_ends_it_after_the_chunk(trainer: DeviceTrainer) -> None:
+    class Stop(Callback):
+        def on_episode(self, trainer: Trainer, episode: Any) -> bool:
+            return False
+
+    trainer.run(400, Stop())
+    assert trainer.counters.env_steps == newest_step(trainer.folder) in (100, 101)  # where a row is due
+
+
+def test_a_fault_is_passed_on_and_what_came_before_is_kept(trainer: DeviceTrainer) -> None:
+    trainer.run(120)
+    key, state, done, time = trainer.driver.acting.env
+    broken = (state[0] * jnp.nan, *state[1:])
+    trainer.driver.acting = trainer.driver.acting._replace(env=(key, broken, done, time))
+    with pytest.raises(
+        EnvironmentFault, match="environment Drift gave NaN or infinity in 'place': mend its step"
+    ):
+        trainer.run(200)
+    assert newest_step(trainer.folder) == trainer.counters.env_steps < 130
+    for leaf in jax.tree.leaves((trainer.state.params, trainer.replay.save()["data"])):
+        assert np.isfinite(np.asarray(leaf, np.float32)).all()
+
+
+def test_environments_of_another_kind_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.loop=device needs environments written in JAX"):
+        train(short("env.id=CartPole-v1"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [((), 50), (("train.log_every=100000",), 819), (("replay.ratio=100000", "train.log_every=9"), 1)],
+)
+def test_a_chunk_is_no_longer_than_a_row_of_metrics_or_so_many_updates(overrides: tuple, expected: int) -> None:
+    assert span(short(*overrides)) == expected  # 256 updates of 10 / 32 for each env step
