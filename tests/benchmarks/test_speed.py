@@ -15,7 +15,7 @@ import pytest
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import gpu
 from benchmarks.speed.cases import CASES, PROPRIO, SIX, Case, random_batch
-from benchmarks.speed.measure import Bench, along
+from benchmarks.speed.measure import AXES, Bench, along
 from benchmarks.speed.report import Results, cells, markdown
 from benchmarks.speed.worker import ROOT, Contender, Worker, WorkerError, interleave, ratio, summary
 
@@ -38,10 +38,13 @@ def note(name):
         if request.get("envs") == 16:
             raise RuntimeError("too many")
         numbers = {"parameters": 7, "flops": 10, "peak_rss": 5, "trace_s": 1.0, "compile_s": 2.0}
-        return {"ms": ms, "settings": {"dtype": "float32"}, **numbers}
+        settings = {"dtype": "float32", "replay": {"batch_size": 2, "batch_length": 50}}
+        if request.get("overrides") == ["env.id=CartPole-v1", "train.loop=device"]:
+            raise ValueError("no such loop")
+        return {"ms": ms, "settings": settings, "updates_per_env_step": 0.5, **numbers}
     return answer
 
-names = ("build", "compile", "update", "policy", "peak", "matmul", "provenance")
+names = ("build", "compile", "update", "policy", "peak", "matmul", "provenance", "open", "steps")
 serve({name: note(name) for name in names})
 """
 
@@ -76,6 +79,28 @@ def test_a_peer_that_fails_is_told_of_and_the_rest_goes_on(tmp_path: Path) -> No
     assert failed["failed"] == "one failed at 'policy': RuntimeError: too many"
     assert cells("policy", failed)[-1] == "failed" and len(markdown("policy", [failed])) == 2
     assert "4.00 (4.00 to 4.00)" in markdown("update", [one, two])[-1]
+
+
+def test_kinds_of_loops_take_turns(tmp_path: Path) -> None:
+    results = Results(tmp_path / "speed.json", "test")
+    contenders = [fake("one", tmp_path / "log", 4.0), fake("two", tmp_path / "log", 8.0)]
+    Bench(results, 2, 0.0).loop("CartPole-v1", contenders, 10)
+    device, host, waiting, other = results.parts["loop"]
+    assert device["failed"] == "device failed at 'open': ValueError: no such loop"
+    assert host["env_steps_per_s"] == {"median": 250.0, "min": 250.0, "max": 250.0}
+    assert host["updates_per_s"] == 125.0 and waiting["contender"] == "host, waiting"
+    assert other["contender"] == "host: two" and other["ratio"]["median"] == 0.5
+
+
+def test_scaling_is_held_against_the_first_point(tmp_path: Path, monkeypatch) -> None:
+    times = iter([2.0, 3.0])
+    monkeypatch.setattr(Contender, "ours", lambda: fake("ours", tmp_path / "log", next(times)))
+    monkeypatch.setitem(AXES, "seeds", [1, 4])
+    results = Results(tmp_path / "speed.json", "test")
+    Bench(results, 2, 0.0).scaling(NANO, "seeds")
+    one, four = results.parts["scaling"]
+    assert (one["times_base"], four["times_base"]) == (1.0, 1.5)
+    assert (one["us_per_step"], four["us_per_step"]) == (20.0, 7.5)  # of 100 replayed steps for each seed
 
 
 def test_a_worker_that_dies_or_hangs_says_so() -> None:
