@@ -12,6 +12,7 @@ A peer is timed beside ours in turns, A B A B ..., and reported as the median of
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     words = sys.argv[1:] if arguments is None else arguments
-    bench = Bench(Results(args.out, " ".join(["python -m benchmarks.speed", *words])), args.rounds, args.seconds)
+    bench = Bench(Results(args.out, anonymous(words)), args.rounds, args.seconds)
     try:
         contenders = [Contender.ours(), *(Contender.parse(text, args.peer_python) for text in args.peer)]
         measure(bench, args, contenders)
@@ -59,6 +60,12 @@ def main(arguments: list[str] | None = None) -> None:
         for part in args.parts:
             show(part, bench.results.parts.get(part, []))
     print(f"written to {args.out}")
+
+
+def anonymous(words: list[str]) -> str:
+    """The command without the paths of this machine, as it is kept with the results."""
+    hidden = [re.sub(r"^(\w+=)?\S*/\S*$", r"\1PATH", word) for word in words]
+    return " ".join(["python -m benchmarks.speed", *hidden])
 
 
 def measure(bench: Bench, args: argparse.Namespace, contenders: list[Contender]) -> None:
