@@ -31,6 +31,7 @@ class Task:
     preset: str
     steps: int
     goal: float
+    overrides: tuple[str, ...] = ()
 
 
 TASKS = {
@@ -39,12 +40,13 @@ TASKS = {
     "catch": Task("toy:catch", "pixels", 12_000, 2.5),
     "minigrid": Task("minigrid:MiniGrid-Empty-5x5-v0", "pixels", 12_000, 0.9),
     "gymnax": Task("gymnax:CartPole-v1", "classic", 12_000, 475),
+    "gymnax_device": Task("gymnax:CartPole-v1", "classic", 12_000, 475, ("train.loop=device",)),
 }
 
 
 def train_and_score(task: Task, seed: int, folder: Path, episodes: int, overrides: list[str]) -> dict:
     settings = [f"env.id={task.env}", f"train.steps={task.steps}", f"seed={seed}"]
-    config = load_config([task.preset], [*settings, *overrides])
+    config = load_config([task.preset], [*settings, *task.overrides, *overrides])
     start = time.monotonic()
     dreamer_agent.train(config, folder)
     minutes = (time.monotonic() - start) / 60

@@ -56,8 +56,21 @@ class JaxVectorEnv:
 
     def advance(self, carry: Any, actions: dict[str, Any]) -> tuple[Any, Rows, Faults]:
         """The same after a step, or a restart where an episode had ended."""
-        carry, out = jax.vmap(self._step_one)(carry, actions)
-        return carry, *self._rows(out)
+        done = carry[2]
+        keys, reset_keys, ongoing = jax.vmap(self._step_one)(carry, actions)
+
+        def restarted() -> Any:
+            (_, *fresh), out = jax.vmap(self._reset_one)(reset_keys)
+            return jax.vmap(_choose)(done, (fresh, out), ongoing)
+
+        def going_on() -> Any:
+            # The state that step returns may differ from reset's in weak types only: cast to one form.
+            return jax.tree.map(lambda old, new: jnp.asarray(old).astype(new.dtype), ongoing, forms)
+
+        forms = jax.eval_shape(restarted)
+        # A world that is generated takes longer to reset than to step.
+        state, out = jax.lax.cond(done.any(), restarted, going_on)
+        return (keys, *state), *self._rows(out)
 
     def check(self, faults: Faults) -> None:
         """Raise `EnvironmentFault` for the first of `faults` that is true."""
@@ -85,17 +98,12 @@ class JaxVectorEnv:
         done, time = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
         return (key, state, done, time), (obs, jnp.zeros(()), ~done, done, done)
 
-    def _step_one(self, carry: Any, action: Any) -> tuple[Any, tuple]:
-        key, state, done, time = carry
+    def _step_one(self, carry: Any, action: Any) -> tuple[Any, Any, tuple[list, tuple]]:
+        """The next key, one to reset with, and what comes of a step."""
+        key, state, _, time = carry
         key, step_key, reset_key = jax.random.split(key, 3)
-        stepped = self._repeated(step_key, state, action, time)
-        fresh_carry, fresh_out = self._reset_one(reset_key)
-        # The state that step returns may differ from reset's in weak types only: cast to one form.
-        fresh = ((key, *fresh_carry[1:]), fresh_out)
-        ongoing = ((key, *stepped[0]), stepped[1])
-        return jax.tree.map(
-            lambda new, old: jnp.where(done, new, old).astype(jnp.asarray(new).dtype), fresh, ongoing
-        )
+        after, out = self._repeated(step_key, state, action, time)
+        return key, reset_key, (list(after), out)
 
     def _repeated(self, key: Any, state: Any, action: Any, time: Any) -> tuple[tuple, tuple]:
         """`repeat` steps with one action, its numbers clipped to [-1, 1]; nothing moves after an end."""
@@ -127,3 +135,7 @@ class JaxVectorEnv:
     def _stuck(self, mask: Any, is_last: Any) -> Any:
         """Whether a mask `[E, ..., classes]` leaves nothing to an episode that goes on."""
         return (~is_last & ~mask.any(-1).reshape(self.num_envs, -1).all(-1)).any()
+
+
+def _choose(done: Any, fresh: Any, ongoing: Any) -> Any:
+    return jax.tree.map(lambda new, old: jnp.where(done, new, old).astype(jnp.asarray(new).dtype), fresh, ongoing)

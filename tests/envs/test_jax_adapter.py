@@ -278,3 +278,22 @@ def test_masks_that_leave_nothing_are_a_fault_only_while_the_episode_goes_on() -
 def test_masked_actions_are_not_repeated() -> None:
     with pytest.raises(ConfigError, match="repeated 2 times"):
         JaxVectorEnv(Drift(), 1, action_repeat=2)
+
+
+def test_worlds_are_made_only_where_an_episode_ended():
+    made = []
+
+    class Made(Counter):
+        def reset(self, key: Any) -> tuple[Any, dict[str, Any]]:
+            jax.debug.callback(lambda: made.append(1))
+            return super().reset(key)
+
+    env = JaxVectorEnv(Made(), 2)
+    env.reset(0)
+    counts = []
+    for action in (0, 1, 0, 0):
+        env.step({"do": np.array([0, action])})
+        jax.effects_barrier()
+        counts.append(len(made))
+    # The second env ends in the second step and is reset, with all others, in the third.
+    assert counts[0] == counts[1] < counts[2] == counts[3]
