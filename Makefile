@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN = $(VENV)/bin
 
 .PHONY: train test lint install clean
@@ -11,7 +12,7 @@ train: $(VENV)/.installed
 	$(BIN)/dreamer-agent train CartPole-v1 --preset classic --run runs/cartpole
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,10 +1,12 @@
 """Does it learn? Trains a task over seeds and scores the final checkpoint of each on fresh episodes.
 
     python benchmarks/learning.py cartpole --seeds 0 1 2
+    python benchmarks/learning.py gymnax_device --seeds --beside gymnax
 
 A run that was interrupted resumes; a finished one is scored again. Results are merged by seed into
 benchmarks/results/learning_TASK.json, with a learning curve beside it. The score is that of the final
-parameters on episodes whose seeds training never saw, never the best one on the way.
+parameters on episodes whose seeds training never saw, never the best one on the way. `--beside` draws the curves
+of another task, which has results, into one picture with it, and compares the mean return over training.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import scipy.stats
 
 import dreamer_agent
 from dreamer_agent.config import load_config
@@ -68,9 +73,10 @@ def train_and_score(task: Task, seed: int, folder: Path, episodes: int, override
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--beside", choices=TASKS)
     parser.add_argument("overrides", nargs="*", help="key=value, written into the result")
     args = parser.parse_intermixed_args()
     task = TASKS[args.task]
@@ -82,12 +88,15 @@ def main() -> None:
         result["curve"] = [points.tolist() for points in curve(dreamer_agent.run_metrics(run))]
         merge_result(path, args.task, task, result, args.overrides)
     draw(path)
+    if args.beside:
+        compare([args.beside, args.task])
 
 
 def merge_result(path: Path, name: str, task: Task, result: dict, overrides: list[str]) -> None:
     """Add or replace the result of one seed; results with other overrides are not mixed with it, but dropped."""
     old = json.loads(path.read_text()) if path.exists() else {}
-    if old.get("overrides", []) != overrides:
+    settings = [*task.overrides, *overrides]
+    if old.get("overrides", []) != settings:
         old = {}
     seeds = [entry for entry in old.get("seeds", []) if entry["seed"] != result["seed"]] + [result]
     seeds.sort(key=lambda entry: entry["seed"])
@@ -97,7 +106,7 @@ def merge_result(path: Path, name: str, task: Task, result: dict, overrides: lis
     content = {
         "command": command,
         **vars(task),
-        "overrides": overrides,
+        "overrides": settings,
         "provenance": provenance(),
         "seeds": seeds,
     }
@@ -115,6 +124,23 @@ def draw(path: Path) -> None:
             f"mode {mode['return_mean']:.1f} ± {mode['return_std']:.1f} over {sampled['episodes']} episodes; "
             f"{entry['env_steps']:,} env steps in {entry['minutes']:.1f} minutes"
         )
+
+
+def compare(names: list[str]) -> None:
+    """Draw the curves of tasks in one picture, and print the mean return over training with its 95% interval."""
+    contents = {name: json.loads((RESULTS / f"learning_{name}.json").read_text()) for name in names}
+    groups = {
+        ", ".join(content["overrides"]) or name: [tuple(entry["curve"]) for entry in content["seeds"]]
+        for name, content in contents.items()
+    }
+    first = contents[names[0]]
+    draw_curves(groups, RESULTS / f"learning_{'_beside_'.join(names)}.png", first["env"], first["goal"])
+    steps = np.linspace(0, first["steps"], 200)
+    for name, curves in groups.items():
+        means = np.array([np.interp(steps, *each).mean() for each in curves])
+        reach = scipy.stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5
+        each = ", ".join(f"{mean:.0f}" for mean in means)
+        print(f"{name}: mean return over training {means.mean():.0f} ± {reach:.0f} (seeds: {each})")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,16 @@ from pathlib import Path
 
 from benchmarks.speed import gpu
 from benchmarks.speed.cases import CASES
-from benchmarks.speed.measure import AXES, LOOPS, Bench
+from benchmarks.speed.measure import AXES, LOOPS, NATIVE_ENVS, Bench
 from benchmarks.speed.report import Results, show
 from benchmarks.speed.worker import Contender, WorkerError
 
 RESULTS = Path(__file__).parent.parent / "results"
-LEARNER, PARTS = ("update", "policy", "replay"), ("update", "policy", "replay", "loop", "scaling", "gpu")
+LEARNER, PARTS = ("update", "policy", "replay"), (
+    "update", "policy", "replay", "loop", "native", "seeds", "scaling", "gpu",
+)  # fmt: skip
+
+SHOWN = {"native": "loop", "seeds": "loop"}  # the table that holds their rows
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -38,6 +42,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of every contender")
     parser.add_argument("--seconds", type=float, default=2.0, help="of one turn, at least")
     parser.add_argument("--steps", type=int, default=1000, help="env steps in one turn of a loop")
+    parser.add_argument("--envs", type=int, nargs="+", default=NATIVE_ENVS, help="copies in the part native")
+    parser.add_argument("--seeds", type=int, default=8, help="of the part of that name")
     parser.add_argument("--peer", action="append", default=[], metavar="KIND=CHECKOUT")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers")
     parser.add_argument("--limit", type=float, default=540.0, help="seconds for the gpu part")
@@ -57,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     except WorkerError as error:
         sys.exit(str(error))
     finally:
-        for part in args.parts:
+        for part in dict.fromkeys(SHOWN.get(part, part) for part in args.parts):
             show(part, bench.results.parts.get(part, []))
     print(f"written to {args.out}")
 
@@ -75,6 +81,10 @@ def measure(bench: Bench, args: argparse.Namespace, contenders: list[Contender])
         bench.learner(CASES[name], contenders, parts)
     for name in args.loops if "loop" in args.parts else ():
         bench.loop(name, [one for one in contenders if one.is_ours], args.steps)
+    if "native" in args.parts:
+        bench.native(args.steps, args.envs)
+    if "seeds" in args.parts:
+        bench.seeds(args.seeds, args.steps)
     for axis in args.axes if "scaling" in args.parts else ():
         bench.scaling(CASES[args.base], axis)
     if "gpu" in args.parts:

@@ -11,8 +11,10 @@ from dreamer_agent.config import load_config
 
 Reply = dict[str, Any]
 SETTINGS = (
-    "train.steps=100000",
-    "train.checkpoint_every=100000",  # checkpoints are written between stretches, where the clock stands still
+    "train.steps=10000000",
+    "train.checkpoint_every=10000000",  # they are written between stretches, where the clock stands still
+    "train.log_every=10000",
+    "replay.capacity=100000",
 )
 WARM = 256  # env steps with updates before the first stretch
 
@@ -22,13 +24,15 @@ class Loop:
 
     def open(self, presets: list[str], overrides: list[str]) -> Reply:
         """Start the run, fill the replay and make the first updates."""
-        from dreamer_agent.training.loop import Trainer
+        from dreamer_agent.training.loop import open_trainer
 
         config = load_config(presets, [*overrides, *SETTINGS])
         self.folder = tempfile.TemporaryDirectory()
-        self.trainer = Trainer.open(config, Path(self.folder.name) / "run", quiet=True)
-        self.trainer.run(config.replay.prefill + WARM)
-        return {"updates_per_env_step": config.updates_per_env_step, "envs": config.env.num_envs}
+        self.trainer = open_trainer(config, Path(self.folder.name) / "run", quiet=True)
+        acting = config.replay.prefill >= config.train.steps
+        self.trainer.run(WARM * config.env.num_envs if acting else config.replay.prefill + WARM)
+        rate = 0.0 if acting else config.updates_per_env_step
+        return {"updates_per_env_step": rate, "envs": config.env.num_envs}
 
     def steps(self, count: int) -> Reply:
         """Go on for about `count` env steps; milliseconds of one env step, with the updates that belong to it."""
@@ -36,6 +40,34 @@ class Loop:
         self.trainer.run(self.trainer.counters.env_steps + count, clock)
         (first, start), (last, end) = clock.stamps
         return {"ms": [1e3 * (end - start) / (last - first)]}
+
+    def open_population(self, presets: list[str], overrides: list[str], seeds: int) -> Reply:
+        """Start `seeds` runs as one program, fill their replays and make the first updates."""
+        from dreamer_agent.api import population_configs
+        from dreamer_agent.training.population import Population
+
+        config = load_config(presets, [*overrides, *SETTINGS])
+        self.folder = tempfile.TemporaryDirectory()
+        folders = [Path(self.folder.name) / f"run{seed}" for seed in range(seeds)]
+        self.population = Population.open(population_configs(config, seeds), folders, quiet=True)
+        for member in self.population.members:
+            member.begin(config.train.steps)
+        self.population._gather()
+        self.population_steps(config.replay.prefill + WARM)
+        return {"updates_per_env_step": config.updates_per_env_step, "envs": config.env.num_envs}
+
+    def population_steps(self, count: int) -> Reply:
+        """Go on for about `count` env steps of each seed; milliseconds of one env step of any of them."""
+        import jax
+
+        members = self.population.members
+        before, start = sum(member.counters.env_steps for member in members), time.perf_counter()
+        until = self.population._first.counters.env_steps + count
+        while self.population._first.counters.env_steps < until:
+            self.population._step()
+        jax.block_until_ready(self.population.loop)
+        done = sum(member.counters.env_steps for member in members) - before
+        return {"ms": [1e3 * (time.perf_counter() - start) / done]}
 
 
 def _clock() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.speed.cases import Case
@@ -17,8 +18,13 @@ LOOPS = {
     "toy:catch": (["pixels"], ["env.id=toy:catch"]),
     "gymnax:CartPole-v1": (["classic"], ["env.id=gymnax:CartPole-v1"]),
 }
+NATIVE = "env.id=gymnax:CartPole-v1"
+NATIVE_ENVS = (1, 16, 256)
+# Without updates (the replay is never full enough), and with 32 replayed steps for each env step.
+NATIVE_MODES = {"acting": "replay.prefill=10000000", "training": "replay.ratio=32"}
 # The ways to run the loop. One that the measured version does not have is reported as failed, with its reason.
 LOOP_KINDS = {"host": [], "host, waiting": ["train.overlap=false"], "device": ["train.loop=device"]}
+NATIVE_KINDS = {"host": [], "device": ["train.loop=device"]}
 AXES: dict[str, list[Any]] = {
     "batch": [4, 8, 16, 32, 64],
     "length": [16, 32, 64, 128],
@@ -69,6 +75,47 @@ class Bench:
                     self._failed(["loop"], name, label, error)
             if workers:
                 self._loops(name, workers, opened, interleave(workers, self.rounds, "steps", count=steps))
+
+    def native(self, steps: int, copies: Sequence[int] = NATIVE_ENVS) -> None:
+        """Host and device loop on the same environment in JAX, acting alone and training, by its copies.
+
+        A turn of acting takes `steps` steps of all copies, one of training `steps` env steps and at least four of
+        all copies.
+        """
+        for mode, override in NATIVE_MODES.items():
+            for envs in copies:
+                name = f"{NATIVE.removeprefix('env.id=')}, {mode}, {envs} envs"
+                overrides = [NATIVE, override, f"env.num_envs={envs}"]
+                if mode == "training":  # all copies have to fill a window before the first update
+                    overrides.append(f"replay.prefill={max(1024, 40 * envs)}")
+                with contextlib.ExitStack() as stack:
+                    workers, opened = [], {}
+                    for kind, more in NATIVE_KINDS.items():
+                        worker = stack.enter_context(Worker(dataclasses.replace(Contender.ours(), name=kind)))
+                        opened[kind] = worker.ask("open", presets=["classic"], overrides=overrides + more)
+                        workers.append(worker)
+                    count = steps * envs if mode == "acting" else max(steps, 4 * envs)
+                    self._loops(name, workers, opened, interleave(workers, self.rounds, "steps", count=count))
+
+    def seeds(self, count: int, steps: int) -> None:
+        """Env steps per second of `count` seeds in all: as one program, and as as many processes side by side."""
+        request = {"presets": ["classic"], "overrides": [NATIVE, "train.loop=device"]}
+        one, many = f"{count} seeds as one program", f"{count} processes"
+        with contextlib.ExitStack() as stack:
+            together = stack.enter_context(Worker(dataclasses.replace(Contender.ours(), name=one)))
+            opened = together.ask("open_population", seeds=count, **request)
+            apart = [
+                stack.enter_context(Worker(dataclasses.replace(Contender.ours(), name=f"process {index}")))
+                for index in range(count)
+            ]
+            pool = stack.enter_context(ThreadPoolExecutor(count))
+            list(pool.map(lambda worker: worker.ask("open", **request), apart))
+            times: dict[str, Rounds] = {one: [], many: []}
+            for _ in range(self.rounds):
+                times[one].append(together.ask("population_steps", count=steps)["ms"])
+                own = pool.map(lambda worker: worker.ask("steps", count=steps)["ms"][0], apart)
+                times[many].append([1 / sum(1 / ms for ms in own)])
+            self._loops("gymnax:CartPole-v1", [together], dict.fromkeys(times, opened), times)
 
     def scaling(self, base: Case, axis: str) -> None:
         """The cost of an update along one axis, each point in a process of its own."""

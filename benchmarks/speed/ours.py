@@ -32,6 +32,8 @@ def main() -> None:
             "add": replay.add,
             "open": loop.open,
             "steps": loop.steps,
+            "open_population": loop.open_population,
+            "population_steps": loop.population_steps,
         }
     )
 

@@ -83,7 +83,7 @@ COLUMNS: dict[str, list[tuple[str, Callable[[Row], str]]]] = {
     ],
     "loop": [
         CASE, ("loop", _plain("contender")), ("env steps per s, median (min to max)", _ratio("env_steps_per_s")),
-        ("updates per s", _plain("updates_per_s", ".1f")), ("times the host's speed", _ratio("ratio")),
+        ("updates per s", _plain("updates_per_s", ".1f")), ("times the first's speed", _ratio("ratio")),
     ],
     "scaling": [
         CASE, *PROGRAM, ("times the base", _plain("times_base", ".2f")),

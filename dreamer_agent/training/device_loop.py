@@ -7,6 +7,7 @@ is called after a chunk instead of every step, `on_episode` after the chunk in w
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,12 @@ class DeviceTrainer(Trainer):
         """The env step at which something is due next."""
         train, now = self.config.train, self.counters.env_steps
         periods = [train.log_every, train.checkpoint_every, train.eval_every]
-        return min(self.until, *((now // period + 1) * period for period in periods if period))
+        stops = [self.until, *((now // period + 1) * period for period in periods if period)]
+        if self.startup.listening:  # so that it hears of the first update when that is done
+            prefill = self.config.replay.prefill
+            first_update = prefill + math.ceil(1 / self.config.updates_per_env_step)
+            stops += [stop for stop in (prefill, first_update) if stop > now]
+        return min(stops)
 
     def absorb(self, seen: Seen, env_steps: int, updates: int) -> None:
         """Take over what a chunk saw, and the counts after it."""
@@ -149,7 +155,8 @@ class DeviceTrainer(Trainer):
     def _step(self) -> None:
         """A chunk, and what it saw."""
         counters = self.counters
-        self.startup.filled()
+        if counters.env_steps >= self.config.replay.prefill:
+            self.startup.filled()
         plan = self.program.plan(counters.env_steps, self.next_stop(), counters.updates, self.updates_due)
         with self.clock("update"):
             self.loop, seen, updates = self.program.chunk(self.loop, plan)

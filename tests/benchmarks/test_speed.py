@@ -45,6 +45,7 @@ def note(name):
     return answer
 
 names = ("build", "compile", "update", "policy", "peak", "matmul", "provenance", "open", "steps")
+names += ("open_population", "population_steps")
 serve({name: note(name) for name in names})
 """
 
@@ -90,6 +91,27 @@ def test_kinds_of_loops_take_turns(tmp_path: Path) -> None:
     assert host["env_steps_per_s"] == {"median": 250.0, "min": 250.0, "max": 250.0}
     assert host["updates_per_s"] == 125.0 and waiting["contender"] == "host, waiting"
     assert other["contender"] == "host: two" and other["ratio"]["median"] == 0.5
+
+
+def test_native_environments_act_and_train_in_both_loops(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Contender, "ours", lambda: fake("ours", tmp_path / "log", 4.0))
+    results = Results(tmp_path / "speed.json", "test")
+    Bench(results, 2, 0.0).native(10)
+    rows = {(row["case"], row["contender"]) for row in results.parts["loop"]}
+    modes = [
+        f"gymnax:CartPole-v1, {mode}, {envs} envs" for mode in ("acting", "training") for envs in (1, 16, 256)
+    ]
+    assert rows == {(mode, loop) for mode in modes for loop in ("host", "device")}
+
+
+def test_processes_side_by_side_count_together(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Contender, "ours", lambda: fake("ours", tmp_path / "log", 4.0))
+    results = Results(tmp_path / "speed.json", "test")
+    Bench(results, 2, 0.0).seeds(2, 10)
+    one, many = results.parts["loop"]
+    assert (one["contender"], many["contender"]) == ("2 seeds as one program", "2 processes")
+    assert one["env_steps_per_s"]["median"] == 250.0 and many["env_steps_per_s"]["median"] == 500.0
+    assert many["ratio"]["median"] == 2.0
 
 
 def test_scaling_is_held_against_the_first_point(tmp_path: Path, monkeypatch) -> None:
