@@ -64,7 +64,9 @@ def due(env_steps: int) -> int:
 def test_updates_follow_the_ratio_to_the_step(run: tuple[Path, Notes]) -> None:
     folder, notes = run
     assert [updates for _, updates in notes.steps] == [due(env_steps) for env_steps, _ in notes.steps]
-    assert [env_steps // 50 for env_steps, _ in notes.steps] == [1, 2, 3, 4]  # a chunk for each row of metrics
+    # A chunk for each row of metrics, and one that ends with the first update.
+    assert [env_steps // 50 for env_steps, _ in notes.steps] == [1, 1, 2, 3, 4]
+    assert notes.steps[1][1] == 1
     assert scores(folder)["env_steps"] in (200, 201)
     assert scores(folder)["updates"] == due(scores(folder)["env_steps"]) == rows(folder)[-1]["updates"]
 
