@@ -33,16 +33,24 @@ Metrics = dict[str, Array]
 ACTING = ("encoder", "rssm", "actor")  # the parameters that `Agent.act` needs
 
 
+class Skips(NamedTuple):
+    """Updates that were skipped since their loss or gradient was not finite: all, and the last ones in a row."""
+
+    total: Any  # int32, integers on the host
+    in_a_row: Any
+
+
 class AgentState(NamedTuple):
     """Everything that learning changes, and `hyper`, the numbers it depends on."""
 
-    step: Array  # updates done
+    step: Array  # updates done, skipped ones among them
     params: Params
     slow_critic: Params
     optimizer: Any
     norm: PercentileRange
     hyper: dict[str, Any]  # learning rate, entropy, loss scales, ...: data, so that they may vary under vmap
     key: Array
+    skips: Skips
 
 
 class ActState(NamedTuple):
@@ -85,6 +93,7 @@ class Agent:
             norm=PercentileRange.zeros(),
             hyper=hyper_parameters(self.config, self.model.obs_specs),
             key=state_key,
+            skips=Skips(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
         )
 
     def init_act(self, num_envs: int) -> ActState:
@@ -112,15 +121,20 @@ class Agent:
     def update(self, state: AgentState, batch: Batch) -> tuple[AgentState, Latent, Metrics]:
         """One step on a batch `[B, C + T, ...]`: one loss, one backward pass, one optimiser.
 
-        Gives the new state, the posterior latents `[B, T, ...]` for the replay, and scalar metrics.
+        Gives the new state, the posterior latents `[B, T, ...]` for the replay, and scalar metrics. Where the
+        loss or the gradient is not finite, nothing is learned: `metrics["skipped"]` is 1, all others are NaN, and
+        the latents are not to be kept.
         """
         keys = jax.random.split(jax.random.fold_in(state.key, state.step))
-        gradients, (losses, norm, latents, metrics) = jax.grad(self._loss, has_aux=True)(
+        (loss, (losses, norm, latents, metrics)), gradients = jax.value_and_grad(self._loss, has_aux=True)(
             state.params, state, batch, keys
         )
-        new_state, norms = self._apply(state, gradients, norm)
+        applied, norms = self._apply(state, gradients, norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norms["optimizer/gradient_norm"])
         metrics |= norms | {f"loss/{key}": value.mean() for key, value in losses.items()}
-        return new_state, jax.lax.stop_gradient(latents), metrics
+        metrics = {key: jnp.where(finite, value, jnp.nan) for key, value in metrics.items()}
+        metrics["skipped"] = 1.0 - finite
+        return _unless_skipped(finite, applied, state), jax.lax.stop_gradient(latents), metrics
 
     def _loss(
         self, params: Params, state: AgentState, batch: Batch, keys: Array
@@ -165,6 +179,14 @@ class Agent:
         slow = optax.incremental_update(params["critic"], state.slow_critic, hyper["slow_critic_rate"])
         new = state._replace(step=state.step + 1, params=params, slow_critic=slow, optimizer=optimizer, norm=norm)
         return new, {"optimizer/gradient_norm": optax.global_norm(gradients), "optimizer/rate": rate}
+
+
+def _unless_skipped(finite: Array, applied: AgentState, before: AgentState) -> AgentState:
+    """`applied` where the update was finite, else `before`, with the update counted either way."""
+    chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), applied, before)
+    total, in_a_row = before.skips
+    skips = Skips(total + ~finite, jnp.where(finite, 0, in_a_row + 1))
+    return chosen._replace(step=applied.step, skips=skips)
 
 
 def weighted_sum(losses: Losses, scales: dict[str, Array]) -> Array:

@@ -123,6 +123,7 @@ class TrainConfig:
     eval_max_length: int = 27_000  # env steps after which an episode of an evaluation counts as it stands
     loop: Literal["host", "device"] = "host"  # device: acting, replay and updates as one program; JAX-native only
     overlap: bool = True  # step the environments and sample while updates run; off: wait, and see the same
+    max_skipped: int = 10  # updates in a row that are not finite until the run goes back to a checkpoint, once
     updates_per_dispatch: int = 0  # updates in one compiled call; 0: what the ratio owes for an act, at most 16
     loggers: tuple[str, ...] = ()  # registered loggers beside metrics.jsonl and TensorBoard: wandb, or your own
 
@@ -272,6 +273,7 @@ def validate(config: Config) -> Config:
         "train.checkpoint_every": config.train.checkpoint_every,
         "train.keep_checkpoints": config.train.keep_checkpoints,
         "train.updates_per_dispatch": config.train.updates_per_dispatch + 1,
+        "train.max_skipped": config.train.max_skipped,
         "train.eval_episodes": config.train.eval_episodes,
         "train.eval_envs": config.train.eval_envs,
         "train.eval_max_length": config.train.eval_max_length,

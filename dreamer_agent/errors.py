@@ -29,6 +29,10 @@ class RunDirectoryError(DreamerError):
     """A run directory that belongs to another environment or model."""
 
 
+class NumericsError(DreamerError):
+    """Losses or gradients that stay infinite or NaN."""
+
+
 class MissingExtraError(DreamerError):
     """An optional dependency that is not installed."""
 

@@ -31,7 +31,8 @@ from dreamer_agent.errors import RunDirectoryError, SpaceError
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import Evaluation, Trainer, evaluate, run_directory
-from dreamer_agent.training.loop import SPACES, open_trainer
+from dreamer_agent.training.loop import open_trainer
+from dreamer_agent.training.opening import SPACES
 
 Overrides = Mapping[str, Any] | Sequence[str]
 

@@ -14,7 +14,7 @@ from dreamer_agent.config import Config, save_config
 from dreamer_agent.envs import Interface
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.nets import Params
-from dreamer_agent.training.loop import SPACES
+from dreamer_agent.training.opening import SPACES
 from dreamer_agent.training.weights import FILE, save_weights
 from dreamer_agent.world_model import Latent
 

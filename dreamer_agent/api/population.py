@@ -11,7 +11,7 @@ from dreamer_agent.api.runs import enable_compilation_cache
 from dreamer_agent.config import Config, merge, validate
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.training import Evaluation
-from dreamer_agent.training.loop import EnvFactory
+from dreamer_agent.training.opening import EnvFactory
 
 
 def train_population(

@@ -19,11 +19,12 @@ from dreamer_agent.dreams import OpenLoop, longest_episode, open_loop, whole_win
 from dreamer_agent.envs import Interface, VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.registry import import_plugins
-from dreamer_agent.training import Checkpoints, Driver, Evaluation, evaluate, run_directory
+from dreamer_agent.training import Driver, Evaluation, evaluate, run_directory
 from dreamer_agent.training import train as train_loop
+from dreamer_agent.training.checkpoint import newest
 from dreamer_agent.training.evaluate import EVALUATION_SEED
-from dreamer_agent.training.loop import SPACES, EnvFactory
 from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.training.opening import SPACES, EnvFactory
 from dreamer_agent.training.weights import FILE, fill, load_weights
 from dreamer_agent.world_model import CONTEXT
 
@@ -93,8 +94,11 @@ def output_folder(run: str | Path) -> Path:
     return Path(run)
 
 
-def load_saved(run: str | Path) -> LoadedRun:
-    """Everything of a run but its replay; its environment is not needed if the run wrote down its spaces."""
+def load_saved(run: str | Path, best: bool = False) -> LoadedRun:
+    """Everything of a run but its replay; its environment is not needed if the run wrote down its spaces.
+
+    The newest checkpoint, or (`best`) the one with the best return.
+    """
     folder = run_folder(run)
     config = run_directory.load(folder)
     import_plugins(config.plugins)
@@ -105,11 +109,7 @@ def load_saved(run: str | Path) -> LoadedRun:
         params = fill(state.params, load_weights(folder / FILE), folder / FILE)
         slow = jax.tree.map(jax.numpy.copy, params["critic"])
         return LoadedRun(agent, state._replace(params=params, slow_critic=slow), config, interface)
-    checkpoints = Checkpoints(folder / "checkpoints", create=False)
-    try:
-        state = checkpoints.restore_agent(jax.eval_shape(agent.init, jax.random.PRNGKey(0)))
-    finally:
-        checkpoints.close()
+    state = newest(folder, best).agent(jax.eval_shape(agent.init, jax.random.PRNGKey(0)))
     return LoadedRun(agent, state, config, interface)
 
 

@@ -6,6 +6,7 @@ can be restored in the other. Only the random numbers differ.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,19 +15,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_agent.replay import windows
-from dreamer_agent.replay.host import HostReplay, Layout, Tree, map_layout, pairs, ring_length
+from dreamer_agent.replay.host import STAMP, HostReplay, Layout, Tree, map_layout, pairs, ring_length
+from dreamer_agent.replay.saved import Mark, Saved, difference
 
 Array = jax.Array
 NEVER = np.iinfo(np.int32).max
+PIECE = 4096  # rows that are fetched at once
 
 
 class ReplayState(NamedTuple):
-    """Rings `[E, length, ...]`, steps added and fresh windows served to each stream `[E]`, and samples drawn."""
+    """Rings `[E, length, ...]`, steps added and fresh windows served to each stream `[E]`, and samples drawn.
+
+    `stamps` `[E, length]` hold the number of the last of `writes` into each step since it was added.
+    """
 
     data: Tree
     added: Array
     served: Array
     samples: Array
+    stamps: Array
+    writes: Array
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that jit can hold it as a static argument
@@ -62,8 +70,9 @@ class DeviceReplay:
         data = map_layout(
             lambda shape, dtype: jnp.zeros((self.num_envs, self.length, *shape), dtype), self.layout
         )
-        zeros = jnp.zeros(self.num_envs, jnp.int32)
-        return ReplayState(data, zeros, jnp.zeros_like(zeros), jnp.zeros((), jnp.int32))
+        zeros, zero = jnp.zeros(self.num_envs, jnp.int32), jnp.zeros((), jnp.int32)
+        stamps = jnp.zeros((self.num_envs, self.length), STAMP)
+        return ReplayState(data, zeros, jnp.zeros_like(zeros), zero, stamps, jnp.zeros_like(zero))
 
     def add(self, state: ReplayState, step: Tree, mask: Array | None = None) -> ReplayState:
         """Append one step `[E, ...]` to every stream, or to those where `mask` `[E]` is true."""
@@ -90,17 +99,19 @@ class DeviceReplay:
         batch["is_last"] = batch["is_last"] | (follower & known)
         return state._replace(served=served, samples=state.samples + 1), batch, ids
 
-    def update_latents(self, state: ReplayState, ids: Array, latents: Tree) -> ReplayState:
+    def update_latents(
+        self, state: ReplayState, ids: Array, latents: Tree, wanted: Array | bool = True
+    ) -> ReplayState:
         """Write posterior latents `[B, T, ...]` back to the trained steps of the windows `ids`, if still held.
 
-        Where windows overlap, any one of their latents stays.
+        Where windows overlap, any one of their latents stays. Nothing is written where `wanted` is false.
         """
         streams = ids[:, :1]
         steps = ids[:, 1:] + self.context + jnp.arange(self.batch_length)
-        held = steps >= windows.oldest(state.added, self.length)[streams]
+        held = (steps >= windows.oldest(state.added, self.length)[streams]) & wanted
         slots = jnp.where(held, steps % self.length, self.length)
         stored = _written(state.data["latent"], latents, streams, slots)
-        return state._replace(data=state.data | {"latent": stored})
+        return _stamped(state, {"latent": stored}, streams, slots)
 
     def dropped(self, state: ReplayState) -> bool:
         """Whether old steps were overwritten."""
@@ -109,22 +120,33 @@ class DeviceReplay:
     def cut(self, state: ReplayState) -> ReplayState:
         """Close every stream: its last step is served as is_last. For environments that start anew."""
         slots = jnp.where(state.added > 0, (state.added - 1) % self.length, self.length)
-        is_last = state.data["is_last"].at[jnp.arange(self.num_envs), slots].set(True, mode="drop")
-        return state._replace(data=state.data | {"is_last": is_last})
+        streams = jnp.arange(self.num_envs)
+        is_last = state.data["is_last"].at[streams, slots].set(True, mode="drop")
+        return _stamped(state, {"is_last": is_last}, streams, slots)
 
-    def save(self, state: ReplayState) -> Tree:
-        """The used part of the rings and all counters, as `HostReplay.save` gives them."""
-        used = int(min(np.max(state.added), self.length))
-        counters = {"added": np.array(state.added, np.int64), "served": np.array(state.served, np.int64)}
-        data = jax.tree.map(lambda store: np.asarray(store)[:, :used].copy(), state.data)
-        return {"data": data, **counters, "samples": np.array(int(state.samples))}
+    def mark(self, state: ReplayState) -> Mark:
+        """As of `HostReplay`."""
+        return Mark(np.array(state.added, np.int64), int(state.writes))
 
-    def restore(self, saved: Tree) -> ReplayState:
+    def save(self, state: ReplayState, since: Mark | None = None) -> Saved:
+        """As `HostReplay.save`."""
+        added, served = np.array(state.added, np.int64), np.array(state.served, np.int64)
+
+        def take(names: tuple[str, ...], streams: np.ndarray, slots: np.ndarray) -> Tree:
+            return _taken({name: state.data[name] for name in names or state.data}, streams, slots)
+
+        counters = self.length, added, served, int(state.samples)
+        return difference(since, *counters, np.asarray(state.stamps), take)
+
+    def restore(self, saved: Iterable[Saved]) -> ReplayState:
         """The state that `save` of this or of the host's replay gave; see `HostReplay.restore`."""
         host = self._host()
         host.restore(saved)
-        counters = (jnp.asarray(x, jnp.int32) for x in (host.added, host.served, host.samples))
-        return ReplayState(jax.tree.map(jnp.array, host.data), *counters)
+        added, served, samples, writes = (
+            jnp.asarray(x, jnp.int32) for x in (host.added, host.served, host.samples, host.writes)
+        )
+        data, stamps = jax.tree.map(jnp.array, (host.data, host.stamps))
+        return ReplayState(data, added, served, samples, stamps, writes)
 
     def _host(self) -> HostReplay:
         return HostReplay(
@@ -156,6 +178,30 @@ class DeviceReplay:
         streams, chosen = first % self.num_envs, first // self.num_envs + served.min()
         served = served.at[streams].add(valid.astype(jnp.int32))
         return served, jnp.stack([streams, chosen * self.batch_length], 1), valid
+
+
+def _stamped(state: ReplayState, changed: Tree, streams: Array, slots: Array) -> ReplayState:
+    """`state` with `changed` data, which was written at `[streams, slots]`."""
+    writes = state.writes + 1
+    stamps = state.stamps.at[streams, slots].set(writes, mode="drop")
+    return state._replace(data=state.data | changed, stamps=stamps, writes=writes)
+
+
+def _taken(data: Tree, streams: np.ndarray, slots: np.ndarray) -> Tree:
+    """Rows of `data` on the host: fetched in pieces of one size, so that there is one program for any number."""
+    count = len(streams)
+    pieces = []
+    for start in range(0, max(count, 1), PIECE):
+        index = np.zeros((2, PIECE), np.int32)
+        part = np.stack([streams[start : start + PIECE], slots[start : start + PIECE]])
+        index[:, : part.shape[1]] = part
+        pieces.append(jax.device_get(_piece(data, index)))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *pieces)
+
+
+@jax.jit
+def _piece(data: Tree, index: Array) -> Tree:
+    return jax.tree.map(lambda store: store[index[0], index[1]], data)
 
 
 def _written(stores: Tree, values: Tree, streams: Array, slots: Array) -> Tree:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from dreamer_agent.replay import windows
+from dreamer_agent.replay.saved import Mark, Reach, Saved, difference, put_back
 
 Tree = dict[str, Any]
 Layout = Mapping[str, Any]  # nested: name -> (shape, dtype) of one step
 FLAGS = ("is_first", "is_last", "is_terminal")
+STAMP = np.dtype(np.int32)  # for each step held: the number of the last write into it
+Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]  # zeros
 
 
 class HostReplay:
@@ -24,15 +27,16 @@ class HostReplay:
 
     def __init__(
         self, layout: Layout, num_envs: int, capacity: int, batch_size: int, batch_length: int,
-        context: int = 1, online: bool = True, seed: int = 0,
+        context: int = 1, online: bool = True, seed: int = 0, allocate: Allocate = np.zeros,
     ):  # fmt: skip
         self.batch_size, self.stride = batch_size, batch_length
         self.context, self.size = context, context + batch_length
         self.length = ring_length(capacity, num_envs, self.size)
         self.online, self.seed = online, seed
         self.data: Tree = map_layout(
-            lambda shape, dtype: np.zeros((num_envs, self.length, *shape), dtype), layout
+            lambda shape, dtype: allocate((num_envs, self.length, *shape), dtype), layout
         )
+        self.stamps, self.writes = np.zeros((num_envs, self.length), STAMP), 0
         self.added = np.zeros(num_envs, np.int64)
         self.served = np.zeros(num_envs, np.int64)
         self.samples = 0
@@ -64,6 +68,11 @@ class HostReplay:
         batch["is_last"] = batch["is_last"] | (self.data["is_first"][streams[:, None], following] & known)
         return batch, np.stack([streams, starts], 1)
 
+    def gather(self, ids: np.ndarray) -> Tree:
+        """The rows of the windows `ids` as they are now, `[B, C + T, ...]`."""
+        slots = (ids[:, 1:] + np.arange(self.size)) % self.length
+        return _map(lambda store: store[ids[:, :1], slots], self.data)
+
     def update_latents(self, ids: np.ndarray, latents: Tree) -> None:
         """Write posterior latents `[B, T, ...]` back to the trained steps of the windows `ids`."""
         streams, starts = ids[:, :1], ids[:, 1:]
@@ -72,6 +81,7 @@ class HostReplay:
         where = np.broadcast_to(streams, steps.shape)[held], (steps % self.length)[held]
         for store, value in pairs(self.data["latent"], latents):
             store[where] = np.asarray(value)[held]
+        self._stamp(where)
 
     @property
     def dropped(self) -> bool:
@@ -83,27 +93,36 @@ class HostReplay:
         last = (self.added - 1) % self.length
         held = np.flatnonzero(self.added > 0)
         self.data["is_last"][held, last[held]] = True
+        self._stamp((held, last[held]))
 
-    def save(self) -> Tree:
-        """The used part of the rings and all counters, as a tree of arrays."""
-        used = int(min(self.added.max(), self.length))
-        counters = {"added": self.added.copy(), "served": self.served.copy(), "samples": np.array(self.samples)}
-        return {"data": _map(lambda store: store[:, :used].copy(), self.data), **counters}
+    def mark(self) -> Mark:
+        """Where the replay is now: what `save(since=mark)` gives later is what will have changed."""
+        return Mark(self.added.copy(), self.writes)
 
-    def restore(self, saved: Tree) -> None:
-        """The inverse of `save`, into a replay of the same layout; shorter streams keep the newest steps."""
-        added = np.array(saved["added"])
-        for store, value in pairs(self.data, saved["data"]):
-            value, used = np.asarray(value), value.shape[1]
-            if store.shape[0] != value.shape[0] or store.shape[2:] != value.shape[2:]:
-                raise ValueError(f"Saved steps have the shape {value.shape}, this replay {store.shape}.")
-            if used < min(added.max(), self.length):
-                raise ValueError(f"Streams of {used} saved steps cannot grow to {self.length} in this replay.")
-            for stream, end in enumerate(added):
-                steps = np.arange(max(end - min(used, self.length), 0), end)
-                store[stream, steps % self.length] = value[stream, steps % used]
-        self.added, self.served = added, np.array(saved["served"])
-        self.samples = int(saved["samples"])
+    def save(self, since: Mark | None = None) -> Saved:
+        """The steps held that are newer than `since`, what changed in older ones, and all counters; copies."""
+        counters = self.length, self.added, self.served, self.samples
+        return difference(since, *counters, self.stamps, self._take)
+
+    def restore(self, saved: Iterable[Saved]) -> None:
+        """The inverse of a first `save` and those since, in order, into an empty replay of the same layout.
+
+        Shorter streams keep the newest steps. Raises `ValueError` where steps are missing or do not fit.
+        """
+        reach = Reach()
+        for each in saved:
+            put_back(each, self.data, self.length, pairs)
+            self.added, self.served, self.samples = each.added.copy(), each.served.copy(), int(each.samples)
+            reach.extend(each)
+        reach.check(self.length)
+
+    def _take(self, names: tuple[str, ...], streams: np.ndarray, slots: np.ndarray) -> Tree:
+        data = {name: self.data[name] for name in names or self.data}
+        return _map(lambda store: store[streams, slots], data)
+
+    def _stamp(self, where: Any) -> None:
+        self.writes += 1
+        self.stamps[where] = self.writes
 
     def _choose(self) -> tuple[np.ndarray, np.ndarray]:
         fresh = self._fresh() if self.online else np.zeros((0, 2), np.int64)
@@ -151,6 +170,11 @@ def replay_bytes(layout: Layout, capacity: int) -> int:
             shape, dtype = value
             per_step += int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     return per_step * capacity
+
+
+def bookkeeping_bytes(capacity: int) -> int:
+    """What a replay of `capacity` steps takes beside them."""
+    return capacity * STAMP.itemsize
 
 
 def map_layout(function: Any, layout: Layout) -> Tree:

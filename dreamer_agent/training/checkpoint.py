@@ -1,83 +1,343 @@
-"""Checkpoints through Orbax: arrays and plain numbers, written atomically, never unpickled."""
+"""Checkpoints: a consistent cut of a run, written beside the training, complete or not there.
+
+    checkpoints/STEP/agent/       the learner's arrays, by Orbax
+    checkpoints/STEP/loop.npz     the rest of the run: environments, policy memory, counters, what is in flight
+    checkpoints/STEP/commit.json  format, versions, the replay's index, and the digest of every file
+    replay/*.npz                  the replay, which grows by what is new (`replay.store`)
+    best/STEP/                    the learner of the checkpoint with the best return
+
+A checkpoint is made under another name and gets its own when all of it is on disk. Everything is data: nothing that
+is read is executed.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from dreamer_agent import __version__
 from dreamer_agent.agent import AgentState
 from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.files import DAMAGED, digest, read_tree, replacing, sha256, sync_folder, write_tree
+from dreamer_agent.replay import Index, Mark, ReplayStore, Saved
+
+FORMAT = 1  # of checkpoints; older formats are read, newer ones refused
+COMMIT, LOOP, AGENT = "commit.json", "loop.npz", "agent"
+REPLAY, BEST, DAMAGED_FOLDER = "replay", "best", "damaged"
 
 
-class Checkpoints:
-    """The checkpoints of one run, named by their env step; the last `keep` stay.
+class Snapshot(NamedTuple):
+    """All of a run after `step` env steps, as copies: `agent` arrays, the `loop` as plain data, the replay.
 
-    Without `create` the folder is only read: `RunDirectoryError` where it is not there.
+    `replay` is the difference to the checkpoint before, `mark` where it ends, `score` the mean return that tells
+    how good the policy is (None: unknown).
     """
 
-    def __init__(self, folder: Path, keep: int = 2, create: bool = True):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=create, enable_async_checkpointing=False)
-        self.folder = folder.absolute()
-        if not create and not folder.is_dir():
-            raise self._nothing()
-        self.manager = ocp.CheckpointManager(self.folder, options=options)
+    step: int
+    agent: dict[str, Any]
+    loop: dict[str, Any]
+    replay: Saved
+    mark: Mark
+    score: float | None = None
 
-    def latest(self) -> int | None:
-        """The env step of the newest complete checkpoint."""
-        return self.manager.latest_step()
 
-    def save(self, step: int, state: AgentState, replay: Any, counters: dict[str, Any]) -> None:
-        """Write the learner, the replay (a tree of arrays) and the counters."""
-        args = ocp.args.Composite(
-            agent=ocp.args.StandardSave(state._asdict()),
-            replay=ocp.args.StandardSave(replay),
-            counters=ocp.args.JsonSave(counters),
-        )
-        self.manager.save(step, args=args)
-        self.manager.wait_until_finished()
+class Checkpoint:
+    """One complete checkpoint on disk."""
 
-    def restore_agent(self, like: AgentState, step: int | None = None) -> AgentState:
-        """The learner at `step` (the newest by default), in the shapes of `like`."""
-        step = self._known(step)
-        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        args = ocp.args.Composite(agent=ocp.args.StandardRestore(template))
+    def __init__(self, folder: Path):
+        self.folder, self.step = folder, int(folder.name)
         try:
-            restored = self.manager.restore(step, args=args)["agent"]
+            self.commit: dict[str, Any] = json.loads((folder / COMMIT).read_text())
+            self.files: dict[str, list[Any]] = dict(self.commit["files"])
+            self.format = int(self.commit["format"])
+        except DAMAGED as error:
+            raise RunDirectoryError(
+                f"{folder / COMMIT} is missing or damaged ({type(error).__name__})."
+            ) from error
+
+    @property
+    def index(self) -> Index:
+        """The files of its replay."""
+        try:
+            return Index.from_json(self.commit["replay"])
+        except DAMAGED as error:
+            raise RunDirectoryError(
+                f"{self.folder / COMMIT} names no replay ({type(error).__name__})."
+            ) from error
+
+    def check(self, store: ReplayStore | None = None) -> None:
+        """Raise `RunDirectoryError` where a file, of the replay in `store` too, is not the one that was written."""
+        if self.format > FORMAT:
+            raise NewerFormatError(
+                f"The checkpoint {self.folder} has the format {self.format}, this version of dreamer_agent reads "
+                f"up to {FORMAT}: install the version that wrote it ({self.commit.get('version')}) or a newer one."
+            )
+        for name, (size, expected) in self.files.items():
+            path = self.folder / name
+            if not path.is_file() or path.stat().st_size != size or sha256(path) != expected:
+                raise RunDirectoryError(f"{path} is missing or damaged.")
+        if store is not None:
+            store.check(self.index)
+
+    def agent(self, like: AgentState) -> AgentState:
+        """The learner, in the shapes of `like`."""
+        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        try:
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                return AgentState(
+                    **checkpointer.restore(self.folder / AGENT, args=ocp.args.StandardRestore(template))
+                )
         except ValueError as error:
             raise RunDirectoryError(
                 f"The checkpoint in {self.folder} does not fit this model ({_first_line(error)}): "
                 "use the configuration that it was trained with, or another run directory."
             ) from error
-        return AgentState(**restored)
 
-    def restore_raw(self, step: int | None = None) -> dict[str, Any]:
-        """The learner at `step` as nested dicts of arrays, whatever its shapes."""
-        args = ocp.args.Composite(agent=ocp.args.StandardRestore())
-        return self.manager.restore(self._known(step), args=args)["agent"]
+    def raw_agent(self) -> dict[str, Any]:
+        """The learner as nested dicts of arrays, whatever its shapes."""
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(self.folder / AGENT, args=ocp.args.StandardRestore())
 
-    def restore_rest(self, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """The replay's arrays and the counters at `step`."""
-        args = ocp.args.Composite(replay=ocp.args.StandardRestore(), counters=ocp.args.JsonRestore())
-        restored = self.manager.restore(self._known(step), args=args)
-        return restored["replay"], restored["counters"]
+    def loop(self) -> dict[str, Any]:
+        """The rest of the run."""
+        return read_tree(self.folder / LOOP)
+
+
+class NewerFormatError(RunDirectoryError):
+    """A checkpoint of a later version: no reason to fall back to an older one."""
+
+
+def complete(folder: Path) -> list[int]:
+    """The env steps of the complete checkpoints in `folder`, in order; not looked at any closer."""
+    return sorted(int(path.parent.name) for path in folder.glob(f"*/{COMMIT}") if path.parent.name.isdigit())
+
+
+def sound(run: Path, with_replay: bool = False, best: bool = False) -> Iterator[Checkpoint]:
+    """The undamaged checkpoints of a run, the newest first; a damaged one is passed over with a warning."""
+    folder = run.absolute() / (BEST if best else "checkpoints")
+    store = ReplayStore(run.absolute() / REPLAY) if with_replay else None
+    for step in reversed(complete(folder)):
+        try:
+            checkpoint = Checkpoint(folder / str(step))
+            checkpoint.check(store)
+        except NewerFormatError:
+            raise
+        except RunDirectoryError as error:
+            warnings.warn(f"The checkpoint at env step {step:,} is passed over: {error}", stacklevel=3)
+        else:
+            yield checkpoint
+
+
+def newest(run: Path, best: bool = False) -> Checkpoint:
+    """The newest undamaged checkpoint of a run, to take its weights; `RunDirectoryError` where there is none."""
+    for checkpoint in sound(run, best=best):
+        return checkpoint
+    what = "best checkpoint (no episode had ended when one was written)" if best else "whole checkpoint"
+    raise RunDirectoryError(f"There is no {what} in {run}: train first, or give another run directory.")
+
+
+class Checkpoints:
+    """Writes the checkpoints of one run in a thread of its own; the last `keep` and the best one stay.
+
+    One is written at a time: `save` waits for the one before. One that cannot be written leaves the older ones
+    whole and is told by `failure`; the next one then holds what it should have held.
+    """
+
+    def __init__(self, run: Path, keep: int = 2):
+        self.run, self.keep = run.absolute(), keep
+        self.folder = self.run / "checkpoints"
+        self.store = ReplayStore(self.run / REPLAY)
+        self.index: Index | None = None  # of the last checkpoint, to which the next one is a difference
+        self.since: Mark | None = None
+        self.best_score: float | None = None
+        self.failure: Exception | None = None
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.writing: Future[None] | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, self.run / BEST):
+            _tidy(folder)
+        self.best_score = self._known_best()
+
+    def latest(self) -> int | None:
+        """The env step of the newest complete checkpoint."""
+        return max(complete(self.folder), default=None)
+
+    def newest(self, before_skips: bool = False) -> Checkpoint | None:
+        """The newest checkpoint that is whole with its replay, from which the run goes on; None without one.
+
+        With `before_skips`, the newest after an update that was not skipped. What lies there from later is moved
+        aside or, in the replay, removed. `RunDirectoryError` where there are checkpoints, but none is whole.
+        """
+        steps = complete(self.folder)
+        for checkpoint in sound(self.run, with_replay=True):
+            if before_skips and checkpoint.commit.get("skipped_in_a_row"):
+                continue
+            for step in steps:
+                if step > checkpoint.step:
+                    self._set_aside(step)
+            self.index = checkpoint.index
+            self.store.keep(self._indices())
+            return checkpoint
+        if steps and not before_skips:
+            raise RunDirectoryError(
+                f"None of the checkpoints in {self.folder} is whole (env steps {', '.join(map(str, steps))}): copy "
+                "them again from where the run was trained, or give a new run directory."
+            )
+        if not steps:
+            self.store.keep([])
+        return None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write; the caller settled before it took the replay's difference to `since`."""
+        self.settle()
+        self.writing = self.thread.submit(self._write, snapshot)
+
+    def settle(self) -> None:
+        """Wait until what is being written is on disk, or has failed (`failure`)."""
+        writing, self.writing = self.writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+            self.failure = None
+        except Exception as error:  # of the disk, mostly; training matters more
+            self.failure = error
+            if isinstance(error, RunDirectoryError):  # what was written before cannot be built upon
+                self.index = self.since = None
 
     def close(self) -> None:
-        """Wait for writes and free the manager."""
-        self.manager.close()
+        """Wait for what is being written."""
+        self.settle()
+        self.thread.shutdown()
 
-    def _known(self, step: int | None) -> int:
-        found = self.latest() if step is None else step
-        if found is None:
-            raise self._nothing()
-        return found
+    def _write(self, snapshot: Snapshot) -> None:
+        name = str(snapshot.step)
+        index = self.store.append(snapshot.replay, self.index)
+        new = self.folder / f".{name}"
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            new.mkdir()
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                checkpointer.save(new / AGENT, args=ocp.args.StandardSave(snapshot.agent))
+            write_tree(new / LOOP, snapshot.loop)
+            self._commit(new, snapshot, {"replay": index.to_json()})
+            _exchange(new, self.folder / name)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        self.index, self.since = index, snapshot.mark
+        self._keep_best(snapshot)
+        for step in complete(self.folder)[: -self.keep]:
+            shutil.rmtree(self.folder / str(step))
+        self.store.keep(self._indices())
 
-    def _nothing(self) -> RunDirectoryError:
-        return RunDirectoryError(
-            f"There is no checkpoint in {self.folder}: train first, or give another run directory."
-        )
+    def _commit(self, folder: Path, snapshot: Snapshot, more: dict[str, Any]) -> None:
+        """Bring all files of `folder` to disk and write down what they are."""
+        files = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            _sync(path)
+            files[str(path.relative_to(folder))] = [path.stat().st_size, sha256(path)]
+        for path in folder.rglob("*"):
+            if path.is_dir():
+                sync_folder(path)
+        content = {
+            "format": FORMAT,
+            "version": __version__,
+            "env_steps": snapshot.step,
+            "updates": int(snapshot.agent["step"]),
+            "skipped_in_a_row": int(snapshot.agent["skips"].in_a_row),
+            "score": snapshot.score,
+            "agent": digest(_named(snapshot.agent)),
+            "files": files,
+        }
+        with replacing(folder / COMMIT) as file:
+            file.write(json.dumps(content | more, indent=1).encode())
+
+    def _keep_best(self, snapshot: Snapshot) -> None:
+        """Keep the learner of `snapshot` as the best one, where it is."""
+        if snapshot.score is None or (self.best_score is not None and snapshot.score <= self.best_score):
+            return
+        folder, name = self.run / BEST, str(snapshot.step)
+        new = folder / f".{name}"
+        new.mkdir(parents=True)
+        shutil.copytree(self.folder / name / AGENT, new / AGENT, copy_function=_link)
+        self._commit(new, snapshot, {})
+        _exchange(new, folder / name)
+        for step in complete(folder):
+            if step != snapshot.step:
+                shutil.rmtree(folder / str(step))
+        self.best_score = snapshot.score
+
+    def _known_best(self) -> float | None:
+        for checkpoint in sound(self.run, best=True):
+            return checkpoint.commit.get("score")
+        return None
+
+    def _indices(self) -> list[Index]:
+        return [Checkpoint(self.folder / str(step)).index for step in complete(self.folder)]
+
+    def _set_aside(self, step: int) -> None:
+        """Move a damaged checkpoint out of the way, in place of one that was there."""
+        aside = self.run / DAMAGED_FOLDER
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        (self.folder / str(step)).rename(aside / str(step))
+
+
+def on_host(state: AgentState) -> dict[str, Any]:
+    """The learner's arrays as copies in main memory, which later updates leave as they are."""
+    return jax.tree.map(lambda x: np.array(x), jax.device_get(state._asdict()))
+
+
+def _exchange(new: Path, folder: Path) -> None:
+    """Give `new` the name `folder`, in place of what is there."""
+    old = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a write that was killed has left in `folder`; what it was about to replace is put back."""
+    for old in folder.glob(".*.old"):
+        name = folder / old.name[1:].removesuffix(".old")
+        if not name.exists():
+            old.rename(name)
+    for leftover in folder.glob(".*"):
+        shutil.rmtree(leftover)
+
+
+def _named(agent: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(agent)[0]:
+        yield jax.tree_util.keystr(path), leaf
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file that is never written again; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _first_line(error: Exception) -> str:

@@ -8,24 +8,29 @@ is called after a chunk instead of every step, `on_episode` after the chunk in w
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dreamer_agent.agent import Agent
+from dreamer_agent.agent import Skips
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv
 from dreamer_agent.envs.jax_adapter import Faults, JaxVectorEnv
 from dreamer_agent.errors import ConfigError
-from dreamer_agent.replay import DeviceReplay, ReplayState
+from dreamer_agent.replay import DeviceReplay, Mark, ReplayState, Saved
+from dreamer_agent.training import budget
 from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
-from dreamer_agent.training.loop import EnvFactory, Trainer, replay_sizes
-from dreamer_agent.training.startup import Startup
+from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.opening import replay_sizes
+from dreamer_agent.training.plain import plain_leaves, tree_like
+from dreamer_agent.training.updates import SkippedUpdate
 
-MOST_UPDATES = 256  # of one chunk, so that Ctrl-C and the screen do not wait for long
+MOST_UPDATES = {"cpu": 8}  # of one chunk, so that signals and the screen do not wait for more than seconds
+ELSEWHERE = 256
 SAMPLING = 1  # folded into the run's seed: the key of the replay's samples
 
 
@@ -36,13 +41,22 @@ class HeldReplay:
         self.replay = replay
         self.state: ReplayState = jax.jit(replay.init)()
 
-    def save(self) -> dict[str, Any]:
+    def mark(self) -> Mark:
         """As of the host's replay."""
-        return self.replay.save(self.state)
+        return self.replay.mark(self.state)
 
-    def restore(self, saved: dict[str, Any]) -> None:
+    def save(self, since: Mark | None = None) -> Saved:
+        """As of the host's replay."""
+        return self.replay.save(self.state, since)
+
+    def restore(self, saved: Iterable[Saved]) -> None:
         """The inverse of `save`."""
         self.state = self.replay.restore(saved)
+
+    def gather(self, ids: np.ndarray) -> dict[str, Any]:
+        """As of the host's replay."""
+        slots = (ids[:, 1:] + np.arange(self.replay.size)) % self.replay.length
+        return jax.device_get(jax.tree.map(lambda store: store[ids[:, :1], slots], self.state.data))
 
     def cut(self) -> None:
         """Close every stream."""
@@ -67,13 +81,23 @@ class Actor:
         self.acting = self.start(jax.random.PRNGKey(seed))._replace(calls=calls, env_steps=env_steps)
 
     @property
-    def calls(self) -> int:
-        """How often the policy was asked."""
-        return int(self.acting.calls)
+    def broken(self) -> bool:
+        """Whether the environments failed in their last step, so that they can only begin anew."""
+        return any(bool(flag.any()) for flag in jax.device_get(jax.tree.leaves(self.acting.faults)))
 
-    @calls.setter
-    def calls(self, count: int) -> None:
-        self.acting = self.acting._replace(calls=jnp.int32(count))
+    def save(self) -> dict[str, Any]:
+        """All that the next steps depend on, as plain data."""
+        counts = {"calls": int(self.acting.calls), "env_steps": int(self.acting.env_steps)}
+        return {"acting": None if self.broken else plain_leaves(self.acting), **counts}
+
+    def restore(self, saved: dict[str, Any]) -> bool:
+        """The inverse of `save`; false where the environments begin anew, since they had failed."""
+        if saved["acting"] is None:
+            calls, env_steps = jnp.int32(saved["calls"]), jnp.int32(saved["env_steps"])
+            self.acting = self.acting._replace(calls=calls, env_steps=env_steps)
+            return False
+        self.acting = tree_like(saved["acting"], self.acting, "the environments and the policy's memory")
+        return True
 
 
 class DeviceTrainer(Trainer):
@@ -81,14 +105,6 @@ class DeviceTrainer(Trainer):
 
     replay: HeldReplay
     driver: Actor
-
-    def __init__(
-        self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool,
-        startup: Startup,
-    ):  # fmt: skip
-        self.sums: dict[str, float] = {}  # of the metrics of all updates since the last row
-        super().__init__(config, folder, agent, env, make, quiet, startup)
-        self.replay_key = jax.random.fold_in(jax.random.PRNGKey(config.seed), SAMPLING)
 
     @classmethod
     def check_env(cls, env: VectorEnv) -> None:
@@ -139,11 +155,24 @@ class DeviceTrainer(Trainer):
         self.counters.env_steps, self.counters.updates = env_steps, updates
         self.counters.episodes += count
         self.window.episodes += episodes
-        self.sums = {key: self.sums.get(key, 0.0) + float(value) for key, value in seen.metrics.items()}
+        sums = {key: float(value) for key, value in seen.metrics.items()}
+        self.window.sums = {key: self.window.sums.get(key, 0.0) + value for key, value in sums.items()}
+        self.recent.extend(episode.score for episode in episodes)
+        if sums["skipped"]:
+            self.updates.skipped = [SkippedUpdate(updates, np.asarray(seen.skipped_ids), None)]
         for episode in episodes:
             self._call("on_episode", episode)
 
+    def _sampling_key(self) -> Any:
+        return jax.random.fold_in(jax.random.PRNGKey(self._sampling_seed), SAMPLING)
+
+    def _reseed(self) -> None:
+        self.replay_key = self._sampling_key()
+
     def _make_replay(self, config: Config) -> Any:
+        held = getattr(self, "replay", None)
+        if held is not None and held.replay.capacity == budget.kept_steps(config):
+            return HeldReplay(held.replay)  # the program that is compiled for it stays
         replay = DeviceReplay(*replay_sizes(config, self.agent))
         assert isinstance(self.env, JaxVectorEnv)
         self.program = Program(self.agent, self.env, replay, span(config))
@@ -166,6 +195,8 @@ class DeviceTrainer(Trainer):
             self.screen.say(self.startup.updated())
         self.absorb(seen, int(env_steps), int(updates))
         self._check(faults)
+        self.updates.skips = Skips(*map(int, jax.device_get(self.state.skips)))
+        self._look_at_skips()
 
     def _check(self, faults: Faults) -> None:
         """Pass on a fault of the environments; what came before it is whole, and kept."""
@@ -176,13 +207,14 @@ class DeviceTrainer(Trainer):
             raise
 
     def _log(self) -> None:
-        count = self.counters.updates - self.window.first_update
-        means: dict[str, Any] = {key: value / count for key, value in self.sums.items()} if count else {}
+        sums = dict(self.window.sums)
+        count = self.counters.updates - self.window.first_update - sums.pop("skipped", 0.0)
+        means: dict[str, Any] = {key: value / count for key, value in sums.items()} if count else {}
         self.updates.done = [means] if means else []
-        self.sums = {}
         super()._log()
 
 
 def span(config: Config) -> int:
     """The most env steps of a chunk: as far as the next row of metrics, but not too many updates."""
-    return max(min(config.train.log_every, int(MOST_UPDATES / config.updates_per_env_step)), 1)
+    most = MOST_UPDATES.get(jax.default_backend(), ELSEWHERE)
+    return max(min(config.train.log_every, int(most / config.updates_per_env_step)), 1)

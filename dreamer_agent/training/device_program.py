@@ -57,9 +57,14 @@ class Loop(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a chunk saw: sums of the metrics over `updates`, and the first `episodes` of the lists `[N]`."""
+    """What a chunk saw: sums of the metrics over its updates, and the first `episodes` of the lists `[N]`.
+
+    Skipped updates are not in the sums, but for that of "skipped"; `skipped_ids` `[B, 2]` name the batch of the
+    last one.
+    """
 
     metrics: Metrics
+    skipped_ids: Array
     episodes: Array
     env: Array
     score: Array
@@ -159,8 +164,8 @@ class Program:
 
         def update(carry: tuple[Loop, Seen, Array]) -> tuple[Loop, Seen, Array]:
             loop, seen, updates = carry
-            loop, metrics = self._update_all(loop)
-            return loop, seen._replace(metrics=jax.tree.map(jnp.add, seen.metrics, metrics)), updates + 1
+            loop, metrics, ids = self._update_all(loop)
+            return loop, self._each(_with_metrics)(seen, metrics, ids), updates + 1
 
         return jax.lax.while_loop(lambda carry: ready & (carry[2] < due), update, (loop, seen, updates))
 
@@ -169,11 +174,11 @@ class Program:
         # Jitted on its own, so that it is traced once for its shapes (`_nothing`) and for the program.
         return jax.jit(self._each(self._update))
 
-    def _update(self, loop: Loop) -> tuple[Loop, Metrics]:
+    def _update(self, loop: Loop) -> tuple[Loop, Metrics, Array]:
         replay, batch, ids = self.replay.sample(loop.replay, loop.replay_key)
         agent, latents, metrics = self.agent.update(loop.agent, batch)
-        replay = self.replay.update_latents(replay, ids, latents.pack())
-        return loop._replace(agent=agent, replay=replay), metrics
+        replay = self.replay.update_latents(replay, ids, latents.pack(), metrics["skipped"] == 0)
+        return loop._replace(agent=agent, replay=replay), metrics, ids
 
     def _each(self, function: Any) -> Any:
         return function if self.seeds is None else jax.vmap(function)
@@ -182,9 +187,10 @@ class Program:
         """Before a chunk. Every episode has an env step, so that their lists are long enough."""
         lead = () if self.seeds is None else (self.seeds,)
         room = self.span + 3 * self.env.num_envs  # a chunk may end late, and seeds that are ahead wait late
-        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(self._update_all, loop)[1])
+        _, *shapes = jax.eval_shape(self._update_all, loop)
+        metrics, ids = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         integers = jnp.zeros((*lead, room), jnp.int32)
-        return Seen(metrics, jnp.zeros(lead, jnp.int32), integers, integers.astype(jnp.float32), integers)
+        return Seen(metrics, ids, jnp.zeros(lead, jnp.int32), integers, integers.astype(jnp.float32), integers)
 
 
 def _with_episodes(seen: Seen, ended: Array, score: Array, length: Array) -> Seen:
@@ -194,4 +200,12 @@ def _with_episodes(seen: Seen, ended: Array, score: Array, length: Array) -> See
     lists = (
         at.set(x, mode="drop") for at, x in zip(values, (jnp.arange(len(ended)), score, length), strict=True)
     )
-    return Seen(seen.metrics, seen.episodes + ended.sum(dtype=jnp.int32), *lists)
+    return Seen(seen.metrics, seen.skipped_ids, seen.episodes + ended.sum(dtype=jnp.int32), *lists)
+
+
+def _with_metrics(seen: Seen, metrics: Metrics, ids: Array) -> Seen:
+    """`seen` with the metrics of one more update, whose batch was `ids`."""
+    skipped = metrics["skipped"] > 0
+    learned = {key: jnp.where(skipped, 0.0, value) for key, value in metrics.items() if key != "skipped"}
+    sums = jax.tree.map(jnp.add, seen.metrics, learned | {"skipped": metrics["skipped"]})
+    return seen._replace(metrics=sums, skipped_ids=jnp.where(skipped, ids, seen.skipped_ids))

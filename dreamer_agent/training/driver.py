@@ -13,6 +13,7 @@ import numpy as np
 from dreamer_agent.agent import ACTING, ActState, Agent
 from dreamer_agent.envs import Rows, VectorEnv
 from dreamer_agent.nets import Params
+from dreamer_agent.training.plain import plain_leaves, tree_like
 
 
 class Episode(NamedTuple):
@@ -50,6 +51,7 @@ class Driver:
     def restart(self, seed: int | None = None) -> None:
         """Reset all environments and forget everything about them."""
         self.carry = _start(self.agent, self.env.num_envs)
+        self.pending: list[Rows] | None = None
         self.pending = self.env.reset(self.seed if seed is None else seed)
         self.score = np.zeros(self.env.num_envs)
         self.length = np.zeros(self.env.num_envs, int)
@@ -62,6 +64,7 @@ class Driver:
     def launch(self, params: Params) -> list[Launched]:
         """Hand the rows that wait to the policy, without waiting for its actions; `take` them before the next."""
         acting = {key: params[key] for key in ACTING}
+        assert self.pending is not None, "the environments failed"
         launched = []
         for rows in self.pending:
             counter = np.uint32(self.calls)
@@ -84,11 +87,40 @@ class Driver:
             self._count(rows)
             step = {key: value for key, value in rows._asdict().items() if key != "mask"}
             yield rows, step | packed
+        self.pending = None  # until they answer: there is nothing to go on from if they fail
         self.pending = self.env.step(packed["action"])
 
     def env_steps_waiting(self) -> int:
         """How many env steps the rows stand for that the policy has not seen yet."""
-        return sum(env_steps(rows) for rows in self.pending)
+        return sum(env_steps(rows) for rows in self.pending or [])
+
+    @property
+    def broken(self) -> bool:
+        """Whether the environments failed in their last step, so that they can only begin anew."""
+        return self.pending is None
+
+    def save(self) -> dict[str, Any]:
+        """All that the next steps depend on, as plain data; "env" is None where they cannot tell their state."""
+        state = env_state(self.env) if self.pending is not None else None
+        out = {"seed": self.seed, "calls": self.calls, "env": state}
+        if state is None:
+            return out
+        pending = [{key: value for key, value in rows._asdict().items()} for rows in self.pending or []]
+        carry = plain_leaves(self.carry)
+        counts = {"score": self.score.copy(), "length": self.length.copy()}
+        return out | {"pending": jax.tree.map(np.array, pending), "carry": carry, **counts}
+
+    def restore(self, saved: dict[str, Any]) -> bool:
+        """The inverse of `save`; false where the environments begin anew, since their state was not saved."""
+        self.calls = int(saved["calls"])
+        if saved["env"] is None:
+            return False
+        self.env.set_state(saved["env"])  # type: ignore[attr-defined]
+        self.seed, self.key = int(saved["seed"]), jax.random.PRNGKey(int(saved["seed"]))
+        self.pending = [Rows(**rows) for rows in saved["pending"]]
+        self.carry = tree_like(saved["carry"], self.carry, "the policy's memory")
+        self.score, self.length, self.episodes = saved["score"], saved["length"], []
+        return True
 
     def finished(self) -> list[Episode]:
         """The episodes that ended since the last call."""
@@ -112,6 +144,12 @@ class Driver:
     def _end(self, index: Any, cut: bool) -> None:
         self.episodes.append(Episode(int(index), float(self.score[index]), int(self.length[index]), cut))
         self.score[index], self.length[index] = 0.0, 0
+
+
+def env_state(env: Any) -> Any:
+    """What `env` gives as its state; None where it has none to give."""
+    get_state = getattr(env, "get_state", None)
+    return None if get_state is None else get_state()
 
 
 def env_steps(rows: Rows) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the step at hand end."""
+"""Signals that ask a run to end: the step at hand is finished and all is saved first."""
 
 from __future__ import annotations
 
@@ -8,21 +8,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+REQUEUE = 75  # exit code of a run that was asked to end: EX_TEMPFAIL of sysexits.h, "try again later"
+ASKING = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextmanager
-def on_interrupt(first: Callable[[], None]) -> Iterator[None]:
-    """Call `first` at the first Ctrl-C; later ones raise, as ever. Does nothing outside the main thread."""
+def on_interrupt(first: Callable[[int], None]) -> Iterator[None]:
+    """Call `first` with the number of the first SIGINT (Ctrl-C) or SIGTERM; later ones act as ever.
+
+    Does nothing outside the main thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in ASKING}
 
-    def handle(*_: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        first()
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    signal.signal(signal.SIGINT, handle)
+    def handle(number: int, _: Any) -> None:
+        restore()
+        first(number)
+
+    for number in ASKING:
+        signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
+
+
+def end_of(number: int) -> BaseException:
+    """What a run raises once it has saved: as Python does for Ctrl-C, an exit for a scheduler otherwise."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(REQUEUE)

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -42,6 +43,17 @@ class Resumable(Protocol):
 
 
 @runtime_checkable
+class Positioned(Protocol):
+    """A logger that knows where in its output it is: a resumed run then has every row once."""
+
+    def position(self) -> int:
+        """After the rows so far; written with every checkpoint."""
+
+    def rewind(self, position: int) -> None:
+        """Instead of `resume`: forget what came after `position`."""
+
+
+@runtime_checkable
 class TakesImages(Protocol):
     """A logger that also takes pictures."""
 
@@ -64,25 +76,55 @@ def register_logger(name: str, *, replace: bool = False) -> Callable[[LoggerFact
 
 @register_logger("jsonl")
 class Jsonl:
-    """`metrics.jsonl` in the run directory: one JSON object a line, null for what is not finite."""
+    """`metrics.jsonl` in the run directory: one JSON object a line, null for what is not finite.
+
+    Rows that cannot be written, since the disk is full, are kept and written with the next one.
+    """
 
     def __init__(self, folder: Path, config: Config):
         self.path = folder / "metrics.jsonl"
+        self.written = self.path.stat().st_size if self.path.exists() else 0
+        self.waiting = b""
 
     def resume(self, step: int) -> None:
         """Drop the rows after `step`, and a line torn by a kill."""
         if self.path.exists():
             rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
             self.path.write_text("".join(line + "\n" for line in rows))
+            self.written = self.path.stat().st_size
+
+    def position(self) -> int:
+        """Bytes, with rows that wait to be written."""
+        return self.written + len(self.waiting)
+
+    def rewind(self, position: int) -> None:
+        """Drop what follows; a file that is shorter, since it was tampered with, stays as it is."""
+        self.waiting = b""
+        if self.path.exists():
+            self.written = min(position, self.path.stat().st_size)
+            os.truncate(self.path, self.written)
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Append one line."""
         finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **finite}) + "\n")
+        self.waiting += json.dumps({"step": step, **finite}).encode() + b"\n"
+        self._flush()
 
     def close(self) -> None:
-        """Nothing is open between rows."""
+        """Write what waits."""
+        if self.waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            with self.path.open("ab") as file:
+                self.written = min(self.written, os.fstat(file.fileno()).st_size)
+                file.truncate(self.written)  # a line that was torn by a full disk
+                file.write(self.waiting)
+        except OSError as error:
+            warnings.warn(f"Metrics cannot be written ({error}): they are kept in memory for now.", stacklevel=2)
+        else:
+            self.written, self.waiting = self.written + len(self.waiting), b""
 
 
 @register_logger("tensorboard")

@@ -7,8 +7,7 @@ resumed. The host does not wait for the updates that it launches, and what they 
 - the updates that are due with a step of the environments are sampled from the replay before that step;
 - the latents and metrics of a dispatch of updates arrive when the next one has been launched.
 
-A checkpoint first waits for what is in flight and writes it back, so that a run that goes on from there sees what
-one that is resumed from it sees. An evaluation changes nothing of what training sees.
+Neither an evaluation nor a checkpoint changes anything of what training sees: a checkpoint holds what is in flight.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +25,40 @@ import jax
 
 from dreamer_agent.agent import Agent, AgentState, Metrics, hyper_parameters
 from dreamer_agent.config import Config
-from dreamer_agent.envs import Interface, VectorEnv, make_env
-from dreamer_agent.errors import ConfigError, RunDirectoryError
-from dreamer_agent.registry import import_plugins
-from dreamer_agent.replay import HostReplay
-from dreamer_agent.replay.host import Layout
-from dreamer_agent.specs import specs_difference
+from dreamer_agent.envs import VectorEnv, make_env
+from dreamer_agent.errors import ConfigError, NumericsError, RunDirectoryError
+from dreamer_agent.files import write_tree
+from dreamer_agent.registry import import_plugins, in_one_line
+from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
-from dreamer_agent.training.checkpoint import Checkpoints
+from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints
 from dreamer_agent.training.driver import Driver, Launched, env_steps
 from dreamer_agent.training.evaluate import Evaluation, evaluate
-from dreamer_agent.training.interrupt import on_interrupt
+from dreamer_agent.training.interrupt import end_of, on_interrupt
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
+from dreamer_agent.training.opening import EnvFactory, check_folder, introduction, make_replay, prepare_folder
 from dreamer_agent.training.progress import Counters, Stopwatch, Window
+from dreamer_agent.training.saving import RECENT, cut_episodes, put_back, snapshot
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
-from dreamer_agent.training.updates import Updates, updates_per_dispatch
+from dreamer_agent.training.updates import SkippedUpdate, Updates, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
-from dreamer_agent.world_model import CONTEXT
 
-EnvFactory = Callable[[int], VectorEnv]  # number of environments -> environments
-SPACES = "spaces.json"
+SKIPPED, KEPT_SKIPPED = "skipped", 3  # batches of skipped updates that are kept to be looked at
 
 
 def train(
     config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, callbacks: Any = None,
-    began: float | None = None,
+    began: float | None = None, allow: Collection[str] = (),
 ) -> list[Evaluation]:  # fmt: skip
     """Train in the run directory `folder` until `config.train.steps` and evaluate the final parameters.
 
-    A directory that holds a run of the same configuration is resumed. `make(num_envs)` overrides the environment
-    that `config.env` names. `began` is when the command began, in seconds since the epoch. Gives the final
-    evaluations, sampled and mode.
+    A directory that holds a run of the same configuration is resumed; `allow` names values in which that may
+    differ (`run_directory.check`). `make(num_envs)` overrides the environment that `config.env` names. `began` is
+    when the command began, in seconds since the epoch. Gives the final evaluations, sampled and mode.
     """
-    trainer = open_trainer(config, folder, make, quiet, began)
+    trainer = open_trainer(config, folder, make, quiet, began, allow)
     try:
         trainer.run(config.train.steps, callbacks)
         return trainer.score()
@@ -68,14 +67,15 @@ def train(
 
 
 def open_trainer(
-    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False, began: float | None = None
-) -> Trainer:
+    config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False,
+    began: float | None = None, allow: Collection[str] = (),
+) -> Trainer:  # fmt: skip
     """`Trainer.open` of the loop that `config.train.loop` names."""
     if config.train.loop == "device":
         from dreamer_agent.training.device_loop import DeviceTrainer
 
-        return DeviceTrainer.open(config, folder, make, quiet, began)
-    return Trainer.open(config, folder, make, quiet, began)
+        return DeviceTrainer.open(config, folder, make, quiet, began, allow)
+    return Trainer.open(config, folder, make, quiet, began, allow)
 
 
 class Trainer:
@@ -89,33 +89,38 @@ class Trainer:
         self.startup = startup
         self.counters, self.window, self.clock = Counters(), Window(), Stopwatch()
         self.callbacks: list[Callback] = []
-        self.stopping = self.interrupted = False
+        self.callback_states: list[Any] = []  # of a run that was resumed
+        self.stopping, self.interrupted = False, 0  # by which signal
+        self.recent: deque[float] = deque(maxlen=RECENT)  # returns of training episodes
+        self.evaluated: float | None = None  # the mean return of the last evaluation on the way
         self.replay = self._make_replay(config)
+        self._reseed()
         state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
         # The numbers of this run: its agent may be shared with runs that have others.
         self.state = state._replace(hyper=hyper_parameters(config, env.obs_specs))
         self.updates = Updates(agent, updates_per_dispatch(config, agent), config.train.overlap, self.clock)
         self.screen = Screen(config.train.steps, 0, quiet)
-        self.checkpoints = Checkpoints(folder / "checkpoints", config.train.keep_checkpoints)
-        if self.checkpoints.latest() is not None:
-            self._restore()
+        self.driver = self._make_driver(config.seed)
+        self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
+        self.saved: Mark | None = None  # the replay at the last checkpoint
+        positions: dict[str, int] = {}
+        checkpoint = self.checkpoints.newest()
+        if checkpoint is not None:
+            positions = self._resume(checkpoint)
         elif config.init_from:
             self._start_from(Path(config.init_from))
-        # A resumed run starts its environments anew, from other seeds than before.
-        self.driver = self._make_driver(config.seed + 7919 * self.counters.resumes)
-        self.driver.calls = self.counters.acts
-        self.writer = MetricsWriter(folder, self.counters.env_steps, config)
+        self.writer = MetricsWriter(folder, self.counters.env_steps, config, positions)
 
     @classmethod
     def open(
         cls, config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False,
-        began: float | None = None,
+        began: float | None = None, allow: Collection[str] = (),
     ) -> Trainer:  # fmt: skip
         """Start a run in `folder`, or resume the one that lies there; the time until its first update is taken
         from `began`, by default now.
 
-        Raises a `DreamerError` where the environment, the memory or the directory does not fit; nothing was
-        changed on disk then.
+        Raises a `DreamerError` where the environment, the memory or the directory does not fit, but for what
+        `allow` names; nothing was changed on disk then.
         """
         opened = time.time()
         make, env = cls.make_envs(config, make)
@@ -123,8 +128,8 @@ class Trainer:
         try:
             agent = Agent.create(config, env.obs_specs, env.act_specs)
             sizes = budget.check(config, agent, cls.free_memory())
-            check_folder(config, folder, env)
-            prepare_folder(config, folder, env)
+            check_folder(config, folder, env, allow)
+            prepare_folder(config, folder, env, allow)
             trainer = cls(config, folder, agent, env, make, quiet, startup)
         except BaseException:
             startup.close()
@@ -163,65 +168,66 @@ class Trainer:
 
     def introduce(self, sizes: budget.Budget) -> None:
         """Say what is about to run."""
-        c, say = self.config, self.screen.say
-        obs = ", ".join(f"{k} {s.kind} {list(s.shape)}" for k, s in self.env.obs_specs.items())
-        act = ", ".join(
-            f"{k} {s.kind} {s.classes if s.classes else list(s.shape)}" for k, s in self.env.act_specs.items()
-        )
-        say(f"[bold]{c.env.id}[/bold] with {c.env.num_envs} environments: observes {obs}; acts by {act}")
-        say(
-            f"{sizes.parameters:,} parameters on {jax.default_backend()} in {self.agent.model.dtype.name}; "
-            f"replay {sizes.replay / 1e9:.3f} GB, learner about {sizes.model / 1e9:.3f} GB plus activations"
-        )
-        say(
-            f"{c.updates_per_env_step:.3g} updates per env step "
-            f"(ratio {c.replay.ratio:g} / batch {c.replay.batch_size} x {c.replay.batch_length}); "
-            f"run directory {self.folder}"
-        )
+        for line in introduction(self.config, self.folder, self.agent, self.env, sizes):
+            self.screen.say(line)
         if self.counters.env_steps:
-            say(f"resuming at env step {self.counters.env_steps:,}, update {self.counters.updates:,}")
+            self.screen.say(self._resumed())
 
     def run(self, until: int, callbacks: Any = None) -> None:
         """Train until `until` env steps have been made, or a callback ends it; then write a checkpoint.
 
-        A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C, which
-        ends the step at hand and then raises `KeyboardInterrupt`; a second one raises it at once.
+        A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C or SIGTERM,
+        which end the step at hand; then `KeyboardInterrupt` or `SystemExit` (75) is raised. A second one acts at
+        once. Raises `NumericsError` where updates are not finite for too long, `RunDirectoryError` where the last
+        checkpoint cannot be written.
         """
         self.begin(until, callbacks)
         with self.screen, on_interrupt(self._interrupt):
             while self.counters.env_steps < until and not self.stopping:
-                before = self.counters.env_steps
                 self._step()
-                self.report(before)
                 self._call("on_step")
-        self.end()
+                self.report()
+            self.end()
         if self.interrupted:
-            raise KeyboardInterrupt
+            raise end_of(self.interrupted)
 
     def begin(self, until: int, callbacks: Any = None) -> None:
         """Get ready to train until `until` env steps."""
         self.until, self.callbacks = until, as_callbacks(callbacks)
-        self.stopping = self.interrupted = False
+        self.stopping, self.interrupted = False, 0
+        self._restore_callbacks()
         if self.counters.env_steps >= until:
             self.screen.say(
                 f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
                 "(ask for more steps, or for another run directory)"
             )
-        self._finish()
+        if self.driver.broken:
+            cut_episodes(self)
         self._make_room(until)
-        self._new_window()
+        self.window.start_clock(self.counters)
+        self.clock.reset()
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
+        if self.counters.reported < self.counters.env_steps:  # a callback had the checkpoint written before
+            self.report()
         self.startup.fill()
 
     def end(self) -> None:
-        """Log and write what the training has come to."""
-        self._finish()
-        if self.counters.env_steps > self.window.first_step:
-            self._log()
+        """Log and write what the training has come to; one that was interrupted is only written."""
+        if not self.interrupted:
+            self._finish()
+            if self.counters.env_steps > self.window.first_step:
+                self._log()
         self.startup.close()
         self._call("on_end")
         self.save()
+        self.checkpoints.settle()
+        if self.checkpoints.failure is not None:
+            raise RunDirectoryError(
+                f"The last checkpoint of {self.folder} could not be written "
+                f"({in_one_line(self.checkpoints.failure)}): make room, and start the same command again; it goes "
+                f"on from env step {self.checkpoints.latest() or 0:,}."
+            )
 
     def score(self) -> list[Evaluation]:
         """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
@@ -254,20 +260,21 @@ class Trainer:
             result = evaluate(self.agent, self.state.params, env, episodes, seed, explore, longest)
         finally:
             if env is self.env:
-                self.replay.cut()
-                self.driver.restart(self.driver.seed + self.driver.calls)
+                cut_episodes(self)
             else:
                 env.close()
         self._call("on_evaluation", result)
         return result
 
-    def report(self, before: int) -> None:
-        """Whatever is due between the env steps `before` and now."""
+    def report(self) -> None:
+        """Whatever has become due since the last time."""
         train, now = self.config.train, self.counters.env_steps
+        before, self.counters.reported = self.counters.reported, now
         if crossed(before, now, train.log_every):
             self._log()
         if train.eval_every and crossed(before, now, train.eval_every):
             evaluation = self.evaluate(explore=True)
+            self.evaluated = evaluation.mean
             numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
             self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
             self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
@@ -276,9 +283,20 @@ class Trainer:
         self.screen.progress(now, updating=self.counters.updates > 0)
 
     def save(self) -> None:
-        """Write a checkpoint of everything that the run needs to go on, unless there is nothing new."""
-        if self.counters.env_steps not in (0, self.checkpoints.latest()):
-            self._save_in(self.checkpoints)
+        """Begin to write a checkpoint of everything that the run needs to go on, unless there is nothing new.
+
+        The run waits while its state is copied, and for the checkpoint before if that is still being written.
+        Training goes on where it cannot be written: the screen says so, and the one before is whole.
+        """
+        mark = self.replay.mark()
+        if self.counters.env_steps == 0 or mark.same_as(self.saved):
+            return
+        self.updates.wait()
+        with self.clock("checkpoint"):
+            self.checkpoints.settle()
+            self._tell_failure()
+            self.checkpoints.save(snapshot(self, self.checkpoints.since))
+        self.saved = mark
 
     def save_as(self, folder: Path) -> None:
         """Write the run as it stands to another, empty folder, which then is a run directory of its own."""
@@ -286,24 +304,30 @@ class Trainer:
         metrics = self.folder / "metrics.jsonl"
         if metrics.is_file():
             shutil.copyfile(metrics, folder / metrics.name)
-        copy = Checkpoints(folder / "checkpoints", self.config.train.keep_checkpoints)
-        self._save_in(copy)
+        copy = Checkpoints(folder, self.config.train.keep_checkpoints)
+        copy.save(snapshot(self, None))
         copy.close()
+        if copy.failure is not None:
+            raise RunDirectoryError(
+                f"{folder} could not be written ({in_one_line(copy.failure)}): make room there."
+            )
 
     def _make_replay(self, config: Config) -> Any:
         return make_replay(config, self.agent)
 
+    def _reseed(self) -> None:
+        self.replay.seed = self._sampling_seed
+
+    @property
+    def _sampling_seed(self) -> int:
+        """Of the replay: another one after a rollback, so that the same batches do not come again."""
+        return self.config.seed + 104_729 * self.counters.rollbacks
+
     def _make_driver(self, seed: int) -> Any:
         return Driver(self.agent, self.env, seed)
 
-    def _save_in(self, checkpoints: Checkpoints) -> None:
-        self._finish()
-        self.counters.acts = self.driver.calls
-        counters = vars(self.counters).copy()
-        checkpoints.save(self.counters.env_steps, self.state, self.replay.save(), counters)
-
-    def _interrupt(self) -> None:
-        self.stopping = self.interrupted = True
+    def _interrupt(self, number: int) -> None:
+        self.stopping, self.interrupted = True, number
         self.screen.say("stopping after this step; Ctrl-C again stops at once, back to the last checkpoint")
 
     def _step(self) -> None:
@@ -319,6 +343,7 @@ class Trainer:
             raise
         for metrics in launched:
             self._call("on_update", metrics)
+        self._look_at_skips()
 
     def _launch(self) -> list[Launched]:
         """Hand the rows that wait to the policy, with the parameters of all updates so far."""
@@ -333,7 +358,7 @@ class Trainer:
         launched = []
         while self.replay.ready() and self.counters.updates + self.updates.count <= self.updates_due(env_steps):
             self.startup.filled()
-            self.state, metrics = self.updates.launch(self.state, self.replay)
+            self.state, metrics = self.updates.launch(self.state, self.replay, self.counters.updates)
             self.counters.updates += self.updates.count
             launched.append(metrics)
             if self.startup.listening:
@@ -350,6 +375,7 @@ class Trainer:
         finished = self.driver.finished()
         self.counters.episodes += len(finished)
         self.window.episodes += finished
+        self.recent.extend(episode.score for episode in finished)
         for episode in finished:
             self._call("on_episode", episode)
 
@@ -373,16 +399,73 @@ class Trainer:
         self._new_window()
 
     def _new_window(self) -> None:
-        self.window = Window(self.counters.env_steps, self.counters.updates)
+        self.window = Window.since(self.counters)
         self.clock.reset()
 
-    def _restore(self) -> None:
-        self.state = self.checkpoints.restore_agent(self.state)
-        saved, counters = self.checkpoints.restore_rest()
-        self.replay.restore(saved)
-        self.replay.cut()
-        self.counters = Counters(**counters)
-        self.counters.resumes += 1
+    def _resume(self, checkpoint: Checkpoint) -> dict[str, int]:
+        """Go on from `checkpoint`; the positions of the loggers there."""
+        positions, self.whole = put_back(self, checkpoint)
+        self._reseed()
+        self.saved = self.checkpoints.since
+        return positions
+
+    def _resumed(self) -> str:
+        where = f"resuming at env step {self.counters.env_steps:,}, update {self.counters.updates:,}"
+        if self.whole:
+            return f"{where}: exactly where it was"
+        why = getattr(self.env, "why_no_state", lambda: None)() or "the environments"
+        return f"{where}: episodes begin anew, those under way count as cut ({why} cannot be saved)"
+
+    def _restore_callbacks(self) -> None:
+        """Give callbacks back what a checkpoint holds of them, if they are the same ones again."""
+        states, self.callback_states = self.callback_states, []
+        for callback, saved in zip(self.callbacks, states, strict=False):
+            if saved is not None and saved["name"] == type(callback).__name__:
+                callback.set_state(saved["state"])  # type: ignore[attr-defined]
+
+    def _look_at_skips(self) -> None:
+        """Count and keep updates that were not finite; go back to a checkpoint where there were too many."""
+        skipped, self.updates.skipped = self.updates.skipped, []
+        total, in_a_row = self.updates.skips
+        self.counters.skipped = total
+        if not skipped:
+            return
+        for each in skipped[-KEPT_SKIPPED:]:
+            keep_batch(self.folder / SKIPPED, each, self.replay)
+        numbers = f"update {skipped[-1].number:,}, {total:,} in all, {in_a_row:,} in a row"
+        self.screen.say(f"skipped an update whose loss or gradient is not finite ({numbers}); its batch is kept")
+        if in_a_row >= self.config.train.max_skipped:
+            self._roll_back(in_a_row)
+
+    def _roll_back(self, in_a_row: int) -> None:
+        """Go back to the last checkpoint before the trouble, once; then `NumericsError`."""
+        problem = (
+            f"The loss or the gradient of {in_a_row:,} updates in a row was not finite (batches in "
+            f"{self.folder / SKIPPED})"
+        )
+        self.checkpoints.settle()
+        checkpoint = None if self.counters.rollbacks else self.checkpoints.newest(before_skips=True)
+        if checkpoint is None:
+            again = ", again after going back to a checkpoint" if self.counters.rollbacks else ""
+            raise NumericsError(
+                f"{problem}{again}: look for huge observations and rewards there, or lower "
+                "optimizer.learning_rate (--allow optimizer.learning_rate lets this run go on with another)."
+            )
+        self.screen.say(f"{problem}: back to the checkpoint at env step {checkpoint.step:,}, with other batches")
+        positions = self._resume(checkpoint)
+        self.counters.rollbacks += 1
+        self.state = self.state._replace(key=jax.random.fold_in(self.state.key, self.counters.rollbacks))
+        self._reseed()
+        self.writer.resume(self.counters.env_steps, positions)
+        self.saved = None
+
+    def _tell_failure(self) -> None:
+        if self.checkpoints.failure is not None:
+            self.screen.say(
+                f"[red]the last checkpoint could not be written[/red] "
+                f"({in_one_line(self.checkpoints.failure)}): training goes on; the newest one is that of env step "
+                f"{self.checkpoints.latest() or 0:,}"
+            )
 
     def _start_from(self, source: Path) -> None:
         self.state, transfer = start_from(self.state, read_weights(source))
@@ -395,9 +478,12 @@ class Trainer:
         config = dataclasses.replace(self.config, train=train)
         if budget.kept_steps(config) > budget.kept_steps(self.config) and not self.replay.dropped:
             budget.check(config, self.agent, self.free_memory())
-            saved = self.replay.save()
-            self.replay = self._make_replay(config)
-            self.replay.restore(saved)
+            self.save()  # what has changed until now: the larger one begins to tell anew
+            self.checkpoints.settle()
+            before, self.replay = self.replay, self._make_replay(config)
+            self.replay.restore([before.save()])
+            self._reseed()
+            self.saved = self.checkpoints.since = self.replay.mark()
         if config != self.config:
             self.config = config
             run_directory.prepare(self.folder, config)
@@ -418,59 +504,19 @@ class Trainer:
             )
 
 
+def keep_batch(folder: Path, skipped: SkippedUpdate, replay: Any) -> None:
+    """Write the batch of a skipped update to `folder`, in place of the oldest one there."""
+    batch = replay.gather(skipped.ids) if skipped.batch is None else skipped.batch
+    folder.mkdir(exist_ok=True)
+    content = {"update": skipped.number, "ids": skipped.ids, "batch": batch}
+    write_tree(folder / f"update-{skipped.number:09d}.npz", content)
+    for path in sorted(folder.glob("update-*.npz"))[:-KEPT_SKIPPED]:
+        path.unlink()
+
+
 def _cut(score: dict[str, Any]) -> str:
     cut = score["episodes_cut"]
     return f", {cut} of them cut at {score['length_max']:,} env steps" if cut else ""
-
-
-def make_replay(config: Config, agent: Agent) -> HostReplay:
-    """The replay of a run, no larger than the run can fill."""
-    return HostReplay(*replay_sizes(config, agent), config.seed)
-
-
-def replay_sizes(config: Config, agent: Agent) -> tuple[Layout, int, int, int, int, int, bool]:
-    """The first arguments of a run's replay: layout, streams, capacity, batch, context, online queue."""
-    return (
-        budget.layout_of(agent),
-        config.env.num_envs,
-        budget.kept_steps(config),
-        config.replay.batch_size,
-        config.replay.batch_length,
-        CONTEXT,
-        config.replay.online,
-    )
-
-
-def check_folder(config: Config, folder: Path, env: VectorEnv) -> None:
-    """Raise a `DreamerError` where `folder` cannot take a run of `config` in `env`; nothing is written."""
-    run_directory.check(folder, config)
-    _check_spaces(folder, env)
-    if config.init_from and run_directory.newest_step(folder) is None:
-        read_weights(Path(config.init_from))
-
-
-def prepare_folder(config: Config, folder: Path, env: VectorEnv) -> None:
-    """Make `folder` the run directory of `config` in `env`."""
-    run_directory.prepare(folder, config)
-    env.interface.save(folder / SPACES)
-
-
-def _check_spaces(folder: Path, env: VectorEnv) -> None:
-    """Refuse to resume with an environment whose spaces are not those that the run in `folder` began with."""
-    if not (folder / SPACES).is_file():
-        return
-    before = Interface.load(folder / SPACES)
-    for what, old, new in (
-        ("observes", before.obs_specs, env.obs_specs),
-        ("acts by", before.act_specs, env.act_specs),
-    ):
-        difference = specs_difference(old, new)
-        if difference:
-            raise RunDirectoryError(
-                f"The environment now {what} {difference[1]}, but the run in {folder} has {difference[0]}: "
-                "give another run directory, or the environment that it was trained on. Nothing was changed "
-                "there."
-            )
 
 
 def crossed(before: int, now: int, every: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError, DreamerError
 from dreamer_agent.registry import in_one_line
-from dreamer_agent.training.loggers import LOGGERS, Logger, Resumable, TakesImages
+from dreamer_agent.training.loggers import LOGGERS, Logger, Positioned, Resumable, TakesImages
 
 ALWAYS = ("jsonl", "tensorboard")
 
@@ -23,19 +23,35 @@ ALWAYS = ("jsonl", "tensorboard")
 class MetricsWriter:
     """Hands every row to `metrics.jsonl`, to TensorBoard and to the loggers that `config.train.loggers` names.
 
-    Rows after `resume_step`, where the run goes on, are forgotten. A logger that raises later is dropped with one
-    warning, and the others go on. Raises `ConfigError` for a logger that is unknown or cannot start.
+    Rows after `resume_step`, where the run goes on, are forgotten; where a logger told its position at that step,
+    those after `positions[name]`. A logger that raises later is dropped with one warning, and the others go on.
+    Raises `ConfigError` for a logger that is unknown or cannot start.
     """
 
-    def __init__(self, folder: Path, resume_step: int = 0, config: Config | None = None):
+    def __init__(
+        self, folder: Path, resume_step: int = 0, config: Config | None = None,
+        positions: Mapping[str, int] | None = None,
+    ):  # fmt: skip
         config = config or Config()
         check_loggers(config)
         self.loggers: dict[str, Logger] = {}
         for name in dict.fromkeys((*ALWAYS, *config.train.loggers)):
             self.loggers[name] = _start(name, folder, config)
+        self.resume(resume_step, positions or {})
+
+    def resume(self, step: int, positions: Mapping[str, int]) -> None:
+        """Go on from env step `step`, where the loggers were at `positions`."""
         for name, logger in list(self.loggers.items()):
-            if isinstance(logger, Resumable):
-                self._guard(name, logger.resume, resume_step)
+            if isinstance(logger, Positioned) and name in positions:
+                self._guard(name, logger.rewind, int(positions[name]))
+            elif isinstance(logger, Resumable):
+                self._guard(name, logger.resume, step)
+
+    def positions(self) -> dict[str, int]:
+        """Where the loggers are that tell."""
+        return {
+            name: logger.position() for name, logger in self.loggers.items() if isinstance(logger, Positioned)
+        }
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """One row of scalars at env step `step`."""
@@ -88,10 +104,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def average(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of each metric over `rows` of device scalars, fetched at once."""
+    """Mean of each metric over `rows` of device scalars, fetched at once; NaN, of skipped updates, is left out."""
     fetched = jax.device_get(rows)
     keys = fetched[0] if fetched else {}
-    return {key: float(np.mean([row[key] for row in fetched])) for key in keys}
+    columns = {key: np.array([row[key] for row in fetched]) for key in keys}
+    return {key: float(np.mean(x[~np.isnan(x)])) for key, x in columns.items() if not np.isnan(x).all()}
 
 
 def _start(name: str, folder: Path, config: Config) -> Logger:

@@ -25,8 +25,9 @@ from dreamer_agent.training import budget
 from dreamer_agent.training.device_loop import DeviceTrainer, span
 from dreamer_agent.training.device_program import Loop, Program
 from dreamer_agent.training.evaluate import Evaluation
-from dreamer_agent.training.interrupt import on_interrupt
-from dreamer_agent.training.loop import EnvFactory, check_folder, crossed, prepare_folder
+from dreamer_agent.training.interrupt import end_of, on_interrupt
+from dreamer_agent.training.loop import crossed
+from dreamer_agent.training.opening import EnvFactory, check_folder, prepare_folder
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
 
@@ -62,7 +63,7 @@ class Population:
 
     def __init__(self, members: Sequence[DeviceTrainer], quiet: bool = False):
         self.members = list(members)
-        self.stopping = False
+        self.interrupted = 0  # by which signal
         config = self.members[0].config
         self.screen = Screen(config.train.steps, 0, quiet)
         for member in self.members:
@@ -108,14 +109,14 @@ class Population:
         self.screen.begin(until, self._first.counters.env_steps)
         try:
             with self.screen, on_interrupt(self._interrupt):
-                while self._first.counters.env_steps < until and not self.stopping:
+                while self._first.counters.env_steps < until and not self.interrupted:
                     self._step()
         except EnvironmentFault:  # what came before it is whole
             self._end()
             raise
         self._end()
-        if self.stopping:
-            raise KeyboardInterrupt
+        if self.interrupted:
+            raise end_of(self.interrupted)
 
     def score(self) -> list[list[Evaluation]]:
         """Evaluate every run with sampled actions and with the mode, and write the scores."""
@@ -173,24 +174,23 @@ class Population:
         self.loop, seen, updates = self.program.chunk(self.loop, plan)
         seen, updates = jax.device_get((seen, updates))
         env_steps, faults = jax.device_get((self.loop.acting.env_steps, self.loop.acting.faults))
-        befores = [member.counters.env_steps for member in self.members]
         for index, member in enumerate(self.members):
             own = jax.tree.map(lambda x, i=index: x[i], seen)
             member.absorb(own, int(env_steps[index]), int(updates))
         self.program.env.check(faults)
-        for index, before in enumerate(befores):
-            self._report(index, before)
+        for index in range(len(self.members)):
+            self._report(index)
         self._show()
 
-    def _report(self, index: int, before: int) -> None:
+    def _report(self, index: int) -> None:
         """Whatever is due for one run; its arrays are taken out only where they are needed."""
         member = self.members[index]
-        train, now = member.config.train, member.counters.env_steps
+        train, before, now = member.config.train, member.counters.reported, member.counters.env_steps
         if any(crossed(before, now, every) for every in (train.eval_every, train.checkpoint_every) if every):
             with self._lent(index):
-                member.report(before)
+                member.report()
         else:
-            member.report(before)
+            member.report()
 
     def _show(self) -> None:
         step, updating = self._first.counters.env_steps, self._first.counters.updates > 0
@@ -202,8 +202,10 @@ class Population:
                 member.screen.latest = None  # type: ignore[attr-defined]
         self.screen.progress(step, updating)
 
-    def _interrupt(self) -> None:
-        self.stopping = True
+    def _interrupt(self, number: int) -> None:
+        self.interrupted = number
+        for member in self.members:
+            member.interrupted = number
         self.screen.say("stopping after this chunk; Ctrl-C again stops at once, back to the last checkpoints")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.metrics import average
 
-PARTS = ("acting", "replay", "update")  # what the host's time is shared by, the rest left out
+PARTS = ("acting", "replay", "update", "checkpoint")  # what the host's time is shared by, the rest left out
 
 
 @dataclass
@@ -23,8 +23,10 @@ class Counters:
     env_steps: int = 0
     updates: int = 0
     episodes: int = 0
-    acts: int = 0
-    resumes: int = 0
+    reported: int = 0  # the env step until which rows were written, and whatever else was due
+    skipped: int = 0  # updates that were not finite
+    rollbacks: int = 0  # to a checkpoint, after too many of these
+    cuts: int = 0  # how often the run was resumed and its episodes had to begin anew
 
 
 class Stopwatch:
@@ -59,11 +61,40 @@ class Stopwatch:
 
 @dataclass
 class Window:
-    """What was seen since the last row of metrics, from these counts on."""
+    """What was seen since the last row of metrics, from these counts on.
+
+    The clock began at `timed_step` and `timed_update`, which are later where the run was resumed since.
+    """
 
     first_step: int = 0
     first_update: int = 0
     episodes: list[Episode] = field(default_factory=list)
+    timed_step: int = 0
+    timed_update: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of the metrics of updates, where a loop adds them up
+
+    @classmethod
+    def since(cls, counters: Counters) -> Window:
+        """An empty one from now on."""
+        now = counters.env_steps, counters.updates
+        return cls(*now, [], *now)
+
+    def start_clock(self, counters: Counters) -> None:
+        """The clock begins now."""
+        self.timed_step, self.timed_update = counters.env_steps, counters.updates
+
+    def save(self) -> dict[str, Any]:
+        """As plain data."""
+        rows = [list(episode) for episode in self.episodes]
+        first = {"first_step": self.first_step, "first_update": self.first_update}
+        return {**first, "episodes": rows, "sums": dict(self.sums)}
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any], counters: Counters) -> Window:
+        """The inverse of `save`, timed from now on."""
+        episodes = [Episode(*row) for row in saved["episodes"]]
+        first = int(saved["first_step"]), int(saved["first_update"])
+        return cls(*first, episodes, counters.env_steps, counters.updates, dict(saved["sums"]))
 
     def row(self, counters: Counters, metrics: list[dict[str, Any]], clock: Stopwatch) -> dict[str, float]:
         """A row of metrics, given those of the updates, whose means are taken."""
@@ -77,6 +108,7 @@ class Window:
             row["episode/length"] = float(np.mean([e.length for e in self.episodes]))
         row["episode/count"] = counters.episodes
         row["updates"] = counters.updates
-        row["time/env_steps_per_s"] = (counters.env_steps - self.first_step) / clock.elapsed
-        row["time/updates_per_s"] = (counters.updates - self.first_update) / clock.elapsed
+        row["updates_skipped"] = counters.skipped
+        row["time/env_steps_per_s"] = (counters.env_steps - self.timed_step) / clock.elapsed
+        row["time/updates_per_s"] = (counters.updates - self.timed_update) / clock.elapsed
         return row | {f"time/share_{part}": share for part, share in clock.shares().items()}

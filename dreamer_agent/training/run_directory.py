@@ -7,38 +7,56 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 import yaml
 
+from dreamer_agent import __version__
 from dreamer_agent.config import Config, flatten, read_config, save_config, to_dict
-from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.errors import ConfigError, RunDirectoryError
+from dreamer_agent.training.checkpoint import Checkpoint, complete
 
 MAY_CHANGE = ("train.", "replay.max_gb", "plugins", "init_from")  # what a resumed run may set anew
+# And what it may when asked to: numbers that enter the update as data, and how often things happen.
+ALLOWABLE = (
+    "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",
+    "behaviour.slow_critic_rate", "loss.cont", "loss.dynamics", "loss.free_nats", "loss.policy",
+    "loss.reconstruction", "loss.replay_value", "loss.representation", "loss.reward", "loss.value",
+    "optimizer.learning_rate", "optimizer.warmup", "replay.ratio", "replay.online", "version",
+)  # fmt: skip
 PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium")
 
 
-def prepare(folder: Path, config: Config) -> None:
+def prepare(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
     """Make `folder` the run directory of `config`, or check that it already is (see `check`)."""
-    check(folder, config)
+    check(folder, config, allow)
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "config.yaml")
     if not (folder / "provenance.json").exists():
         (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
 
 
-def check(folder: Path, config: Config) -> None:
+def check(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
     """Raise `RunDirectoryError` if `folder` holds something else than a run of `config`; nothing is written.
 
-    The message names the first field in which a run found there differs.
+    The message names the first field in which a run found there differs. What is in `MAY_CHANGE` may; what is in
+    `ALLOWABLE` may if `allow` names it ("version": another version of this library). `ConfigError` where `allow`
+    names something else.
     """
+    unsafe = sorted(set(allow) - set(ALLOWABLE))
+    if unsafe:
+        raise ConfigError(
+            f"'{unsafe[0]}' of a run cannot be changed: what may be allowed is {', '.join(ALLOWABLE)}."
+        )
     if folder.exists() and not folder.is_dir():
         raise RunDirectoryError(f"{folder} is a file, not a folder: give an empty or new folder.")
     existing = folder / "config.yaml"
     if existing.exists():
-        _check_same(folder, read_config(existing), config)
+        _check_same(folder, read_config(existing), config, allow)
+        _check_version(folder, allow)
     elif folder.is_dir() and any(folder.iterdir()):
         raise RunDirectoryError(
             f"{folder} holds files but no run (config.yaml is missing): give an empty or new folder."
@@ -55,8 +73,7 @@ def load(folder: Path) -> Config:
 
 def newest_step(folder: Path) -> int | None:
     """The env step of the newest checkpoint in a run directory; None without one."""
-    steps = [int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
-    return max(steps, default=None)
+    return max(complete(folder / "checkpoints"), default=None)
 
 
 def provenance() -> dict[str, Any]:
@@ -72,17 +89,35 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _check_same(folder: Path, old: Config, new: Config) -> None:
+def _check_version(folder: Path, allow: Collection[str]) -> None:
+    """Refuse to go on with what another version has written, unless that is allowed."""
+    step = newest_step(folder)
+    if step is None or "version" in allow:
+        return
+    try:
+        version = Checkpoint(folder / "checkpoints" / str(step)).commit.get("version")
+    except RunDirectoryError:  # damaged: whoever opens it falls back to another one
+        return
+    if version != __version__:
+        raise RunDirectoryError(
+            f"{folder} holds a run with version={version} of dreamer_agent, but this is version={__version__}, "
+            "which may compute something else: install that version, or go on with --allow version. Nothing was "
+            "changed there."
+        )
+
+
+def _check_same(folder: Path, old: Config, new: Config, allow: Collection[str] = ()) -> None:
     # `new` as it would be read back: YAML turns tuples into lists.
     old_values, new_values = flatten(to_dict(old)), flatten(yaml.safe_load(yaml.safe_dump(to_dict(new))))
     for key in sorted(old_values | new_values):
-        if key.startswith(MAY_CHANGE):
+        if key.startswith(MAY_CHANGE) or key in allow:
             continue
         before, now = old_values.get(key), new_values.get(key)
         if before != now:
             raise RunDirectoryError(
                 f"{folder} holds a run with {key}={before}, but {key}={now} is asked for: give another "
-                f"run directory, or {key}={before} to resume. Nothing was changed there."
+                f"run directory, or {key}={before} to resume"
+                f"{f', or --allow {key}' if key in ALLOWABLE else ''}. Nothing was changed there."
             )
 
 

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import Agent, AgentState, Metrics
+from dreamer_agent.agent import Agent, AgentState, Metrics, Skips
 from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
 from dreamer_agent.replay import HostReplay, replay_bytes
@@ -24,15 +25,32 @@ from dreamer_agent.world_model import CONTEXT
 MOST_UPDATES = 16  # of one dispatch, where the configuration does not say
 MOST_BYTES = 256e6  # of its batches
 
+Array = jax.Array
 Tree = dict[str, Any]
 
 
 class Flight(NamedTuple):
-    """A dispatch that was launched: ids of its K batches `[K, B, 2]`, latents `[K, B, T, ...]`, mean metrics."""
+    """A dispatch that was launched: ids of its K batches `[K, B, 2]`, latents `[K, B, T, ...]`, mean metrics.
 
+    `skipped` `[K]` and `skips` tell of updates that were not finite, `first` is the number of the first update.
+    `batches` are what it was given, None in a run that was resumed since.
+    """
+
+    first: int
     ids: np.ndarray
     latents: Tree
     metrics: Metrics
+    skipped: Any
+    skips: Any
+    batches: Tree | None = None
+
+
+class SkippedUpdate(NamedTuple):
+    """An update whose loss or gradient was not finite: its number, and the batch `[B, C + T, ...]` it was given."""
+
+    number: int
+    ids: np.ndarray
+    batch: Tree | None
 
 
 class Updates:
@@ -48,17 +66,20 @@ class Updates:
         self.program = program_of(agent)
         self.flight: Flight | None = None
         self.done: list[Metrics] = []  # of dispatches that were written back: reading these waits for nothing
+        self.skips = Skips(0, 0)  # as of the last dispatch that was written back
+        self.skipped: list[SkippedUpdate] = []  # of the dispatches written back; whoever looks empties it
 
-    def launch(self, state: AgentState, replay: HostReplay) -> tuple[AgentState, Metrics]:
-        """The state after `count` more updates and the means of their metrics, on their way.
+    def launch(self, state: AgentState, replay: HostReplay, number: int) -> tuple[AgentState, Metrics]:
+        """The state after `count` more updates, the first with this `number`, and the means of their metrics.
 
-        The arrays of `state` are used up.
+        Both are on their way. The arrays of `state` are used up.
         """
         with self.clock("replay"):
             batches, ids = sample_many(replay, self.count)
-            batches = jax.device_put(batches)  # may share the memory of the arrays, which nobody writes to again
-        state, latents, metrics = self.program(state, batches)
-        before, self.flight = self.flight, Flight(ids, latents, metrics)
+            given = jax.device_put(batches)  # may share the memory of the arrays, which nobody writes to again
+        state, latents, metrics, skipped, skips = self.program(state, given)
+        before = self.flight
+        self.flight = Flight(number, ids, latents, metrics, skipped, skips, batches)
         if not self.overlap:
             self._wait(self.flight)
         self._write_back(before, replay)
@@ -68,6 +89,22 @@ class Updates:
         """Wait for what is in flight, and write it back."""
         before, self.flight = self.flight, None
         self._write_back(before, replay)
+
+    def save(self) -> Tree:
+        """What is in flight, waited for, and the metrics of dispatches that no row has yet; as plain data."""
+        self.wait()
+        flight = None if self.flight is None else jax.device_get(self.flight._replace(batches=None))
+        return {
+            "flight": None if flight is None else flight._asdict() | {"skips": list(flight.skips)},
+            "done": jax.device_get(self.done),
+            "skips": list(self.skips),
+        }
+
+    def restore(self, saved: Tree) -> None:
+        """The inverse of `save`."""
+        flight = saved["flight"]
+        self.flight = None if flight is None else Flight(**flight)
+        self.done, self.skips, self.skipped = saved["done"], Skips(*map(int, saved["skips"])), []
 
     def wait(self) -> None:
         """Wait for what is in flight."""
@@ -84,9 +121,15 @@ class Updates:
         self._wait(flight)
         with self.clock("replay"):
             latents = jax.device_get(flight.latents)
+            skipped, skips = jax.device_get((flight.skipped, flight.skips))
             for index, ids in enumerate(flight.ids):
-                replay.update_latents(ids, jax.tree.map(lambda x, i=index: x[i], latents))
+                if skipped[index]:
+                    batch = flight.batches and jax.tree.map(lambda x, i=index: x[i], flight.batches)
+                    self.skipped.append(SkippedUpdate(flight.first + index, ids, batch))
+                else:
+                    replay.update_latents(ids, jax.tree.map(lambda x, i=index: x[i], latents))
         self.done.append(flight.metrics)
+        self.skips = Skips(*map(int, skips))
 
 
 def program_of(agent: Agent) -> Any:
@@ -94,10 +137,11 @@ def program_of(agent: Agent) -> Any:
     return compiled(partial(update_many, agent), donate_argnums=0)
 
 
-def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentState, Tree, Metrics]:
+def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentState, Tree, Metrics, Array, Skips]:
     """One update after the other on `batches` `[K, B, C + T, ...]`.
 
-    Gives the new state, the packed posterior latents `[K, B, T, ...]` and the means of the metrics over K.
+    Gives the new state, the packed posterior latents `[K, B, T, ...]`, the means of the metrics over K but for
+    skipped updates, which of them were skipped `[K]`, and how many in all.
     """
 
     def one(state: AgentState, batch: Tree) -> tuple[AgentState, tuple[Tree, Metrics]]:
@@ -105,7 +149,9 @@ def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentSt
         return state, (latents.pack(), metrics)
 
     state, (latents, metrics) = jax.lax.scan(one, state, batches)
-    return state, latents, jax.tree.map(lambda x: x.mean(0), metrics)
+    skipped = metrics.pop("skipped")
+    means = jax.tree.map(lambda x: jnp.nanmean(x, 0), metrics)
+    return state, latents, means, skipped, jax.tree.map(jnp.copy, state.skips)
 
 
 def sample_many(replay: HostReplay, count: int) -> tuple[Tree, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from dreamer_agent.agent import AgentState
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.nets import Params
-from dreamer_agent.training.checkpoint import Checkpoints
+from dreamer_agent.training.checkpoint import newest
 
 FILE = "weights.npz"
 Named = dict[str, np.ndarray]  # arrays by their path in the tree, such as "['actor']['out']['kernel']"
@@ -82,11 +82,7 @@ def fill(template: Params, weights: Mapping[str, np.ndarray], where: Path) -> Pa
 def read_weights(folder: Path) -> Named:
     """The parameters of a run directory (its newest checkpoint) or of an exported agent."""
     if (folder / "checkpoints").is_dir():
-        checkpoints = Checkpoints(folder / "checkpoints", create=False)
-        try:
-            return named(checkpoints.restore_raw()["params"])
-        finally:
-            checkpoints.close()
+        return named(newest(folder).raw_agent()["params"])
     if (folder / FILE).is_file():
         return load_weights(folder / FILE)
     raise RunDirectoryError(

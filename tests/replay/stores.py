@@ -56,8 +56,11 @@ class OnDevice:
     def cut(self) -> None:
         self.state = self.call["cut"](self.state)
 
-    def save(self) -> Any:
-        return self.replay.save(self.state)
+    def mark(self) -> Any:
+        return self.replay.mark(self.state)
+
+    def save(self, since: Any = None) -> Any:
+        return self.replay.save(self.state, since)
 
     def restore(self, saved: Any) -> None:
         self.state = self.replay.restore(saved)

@@ -122,7 +122,7 @@ def adds(case: Case) -> list[tuple[dict[str, Any], np.ndarray | None]]:
 def assert_same(actual: Any, expected: Any) -> None:
     """The same names, shapes, types and numbers."""
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(*(map(np.asarray, jax.tree.leaves(x)) for x in (actual, expected)), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 
@@ -234,7 +234,7 @@ def test_a_restored_replay_goes_on_identically(store: Store, data: Any) -> None:
         first.add(step, mask)
     for _ in range(before if first.ready() else 0):
         first.sample()
-    second.restore(first.save())
+    second.restore([first.save()])
     for number in range(6):
         for replay in (first, second):
             replay.add(make_step(case.num_envs, 500 + number))
@@ -262,6 +262,58 @@ def filled(
 
 
 @both
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_differences_in_order_give_what_one_whole_save_gives(store: Store, data: Any) -> None:
+    case = data.draw(cases(store))
+    replay, other = case.replay(store), case.replay(store)
+    saved, mark = [], None
+    for number, (step, mask) in enumerate(adds(case)):
+        replay.add(step, mask)
+        if data.draw(st.booleans()) and replay.ready():
+            batch, ids = replay.sample()
+            latents = {key: value[:, case.context :] for key, value in make_batch_latents(batch).items()}
+            replay.update_latents(ids, latents)
+        if data.draw(st.integers(0, 4)) == 0:
+            replay.cut()
+        if number % 5 == 4:
+            saved.append(replay.save(mark))
+            mark = replay.mark()
+    saved.append(replay.save(mark))
+    other.restore(saved)
+    assert_same(other.save(), replay.save())
+
+
+@both
+def test_a_difference_holds_what_changed_and_nothing_else(store: Store) -> None:
+    replay = filled(store, 12)
+    mark = replay.mark()
+    replay.add(make_step(2, 50))
+    nothing_written = replay.save(mark)
+    assert nothing_written.steps["reward"].shape == (2,) and nothing_written.first.tolist() == [12, 12]
+    assert nothing_written.changed["step"].size == 0
+    mark = replay.mark()
+    latents = {"deter": np.ones((1, 4, 5), ml_dtypes.bfloat16), "stoch": np.full((1, 4, 4), 7, np.uint8)}
+    replay.update_latents(np.array([[1, 3]]), latents)
+    changed = replay.save(mark).changed
+    assert changed["stream"].tolist() == [1] * 4 and changed["step"].tolist() == [4, 5, 6, 7]
+    np.testing.assert_array_equal(changed["latent"]["stoch"], 7)
+    replay.cut()
+    closed = replay.save(mark).changed
+    assert closed["stream"].tolist() == [0, 1, 1, 1, 1, 1] and closed["step"].tolist() == [12, 4, 5, 6, 7, 12]
+    assert closed["is_last"][[0, -1]].all()
+
+
+@both
+def test_a_difference_alone_is_no_replay(store: Store) -> None:
+    replay = filled(store, 12)
+    mark = replay.mark()
+    replay.add(make_step(2, 50))
+    with pytest.raises(ValueError, match="begin at"):
+        filled(store, 0).restore([replay.save(mark)])
+
+
+@both
 def test_what_is_saved_does_not_change_with_the_replay(store: Store) -> None:
     replay = filled(store, 12)
     saved = replay.save()
@@ -274,8 +326,8 @@ def test_what_is_saved_does_not_change_with_the_replay(store: Store) -> None:
 
 @both
 def test_only_the_used_part_of_the_rings_is_saved(store: Store) -> None:
-    assert filled(store, 7).save()["data"]["reward"].shape == (2, 7)
-    assert filled(store, 45).save()["data"]["reward"].shape == (2, 20)
+    assert filled(store, 7).save().steps["reward"].shape == (2 * 7,)
+    assert filled(store, 45).save().steps["reward"].shape == (2 * 20,)
 
 
 @both
@@ -284,7 +336,7 @@ def test_shorter_streams_keep_the_newest_saved_steps(store: Store, steps: int) -
     old, new, naive = filled(store, steps), filled(store, 0, length=8), Naive(2)
     for number in range(steps):
         naive.add(make_step(2, number), None)
-    new.restore(old.save())
+    new.restore([old.save()])
     for _ in range(20):
         batch, ids = new.sample()
         assert ids[:, 1].min() >= steps - 8
@@ -295,13 +347,13 @@ def test_shorter_streams_keep_the_newest_saved_steps(store: Store, steps: int) -
 @both
 def test_a_replay_of_another_layout_or_with_longer_full_streams_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="cannot grow"):
-        filled(store, 0, length=30).restore(filled(store, 25, length=20).save())
-    with pytest.raises(ValueError, match="shape"):
-        filled(store, 0, num_envs=3).restore(filled(store, 9, num_envs=2).save())
+        filled(store, 0, length=30).restore([filled(store, 25, length=20).save()])
+    with pytest.raises(ValueError, match="2 streams"):
+        filled(store, 0, num_envs=3).restore([filled(store, 9, num_envs=2).save()])
     saved = filled(store, 9).save()
-    saved["data"]["obs"]["more"] = saved["data"]["obs"].pop("image")
+    saved.steps["obs"]["more"] = saved.steps["obs"].pop("image")
     with pytest.raises(ValueError, match="more"):
-        filled(store, 0).restore(saved)
+        filled(store, 0).restore([saved])
 
 
 @both
@@ -449,7 +501,7 @@ def test_what_one_replay_saved_the_other_restores(source: Store, target: Store, 
     first, second = filled(source, steps), filled(target, 0)
     for _ in range(2):
         first.sample()
-    second.restore(first.save())
+    second.restore([first.save()])
     assert_same(second.save(), first.save())
     assert second.dropped == first.dropped
     fresh = 2 if steps == 45 else 0  # of four held windows in each stream, two samples have served six

@@ -12,7 +12,7 @@ from dreamer_agent.config import Config
 from dreamer_agent.errors import MemoryBudgetError
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training import budget
-from dreamer_agent.training.loop import make_replay
+from dreamer_agent.training.opening import make_replay
 from tests.conftest import small_config
 
 OBS = {"image": ArraySpec("image", (8, 8, 3)), "speed": ArraySpec("continuous", (3,))}

@@ -29,7 +29,7 @@ from dreamer_agent.training.check.rollout import RandomPolicy
 from dreamer_agent.training.check.speed import filled_replay
 from dreamer_agent.training.check.survey import gymnasium_findings, single_env
 from dreamer_agent.training.check.words import acted, box_words, choice_words, routed
-from dreamer_agent.training.loop import make_replay
+from dreamer_agent.training.opening import make_replay
 from tests.conftest import small_config
 from tests.envs.masked_envs import Picky
 

@@ -136,7 +136,7 @@ def test_ctrl_c_ends_the_step_and_keeps_everything(tmp_path: Path) -> None:
         train(config, folder, quiet=True, callbacks=Impatient())
     assert 120 <= newest_step(folder) <= 124
     assert signal.getsignal(signal.SIGINT) is before
-    assert rows(folder)[-1]["step"] == newest_step(folder)
+    assert rows(folder)[-1]["step"] == 100  # a row that is not due would be one too many
     train(config, folder, quiet=True)
     assert json.loads((folder / "evaluation.json").read_text())["env_steps"] >= 400
 

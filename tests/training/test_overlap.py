@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,12 @@ class Reusing:
             zeros = np.zeros(3, bool)
             rows.append(self._rows(1, self.flags[3], zeros, self.flags[3]))
         return rows
+
+    def get_state(self) -> Any:
+        return {"now": self.now.copy()}
+
+    def set_state(self, state: Any) -> None:
+        self.now = state["now"].copy()
 
     def close(self) -> None:
         pass
@@ -170,32 +177,40 @@ def test_what_a_dispatch_sees_lags_by_one_act_and_one_dispatch(shared, tmp_path)
     trainer.close()
 
 
-def test_a_run_goes_on_from_a_checkpoint_as_one_that_is_resumed_from_it(shared, tmp_path) -> None:
-    folder, kept = tmp_path / "run", {}
+@pytest.mark.parametrize("captured", [True, False], ids=["exact", "cut"])
+def test_a_run_goes_on_from_a_checkpoint_as_one_that_is_resumed_from_it(shared, tmp_path, captured) -> None:
+    folder, copies = tmp_path / "run", [tmp_path / "one", tmp_path / "other"]
 
     class Keep(Callback):
         def on_step(self, trainer):
-            if trainer.counters.env_steps >= 60 and not kept:
+            if trainer.counters.env_steps >= 60 and not copies[0].exists():
                 assert trainer.updates.flight is not None
                 trainer.save()
-                assert trainer.updates.flight is None
-                kept["all"] = everything(trainer)
-                kept["next"] = trainer.replay.sample()
-                trainer.replay.samples -= 1
-                return False
-            return None
+                assert trainer.updates.flight is not None  # nothing is changed by it
+                trainer.checkpoints.settle()
+                for copy in copies:
+                    shutil.copytree(trainer.folder, copy)
 
-    trainer, _ = opened(short(1), folder)
+    trainer, env = opened(short(1), folder)
+    if not captured:
+        env.get_state = lambda: None
     trainer.run(90, Keep())
     trainer.close()
-    resumed, _ = opened(short(1), folder)
-    assert not (resumed.replay.data["is_last"] != trainer.replay.data["is_last"])[:, :-1].sum() > len(LENGTHS)
-    resumed.replay.data["is_last"][:] = trainer.replay.data["is_last"]  # but for the cut where it was resumed
-    state, replay, counters = everything(resumed)
-    counters["resumes"] -= 1
-    jax.tree.map(np.testing.assert_array_equal, (state, replay, counters), kept["all"])
-    jax.tree.map(np.testing.assert_array_equal, resumed.replay.sample(), kept["next"])
-    resumed.close()
+    given = []
+    for copy in copies:
+        resumed, env = opened(short(1), copy)
+        assert resumed.counters.cuts == (0 if captured else 1)
+        resumed.run(90)
+        resumed.close()
+        given.append((everything(resumed), metrics_of(copy)))
+    if captured:
+        given.append((everything(trainer), metrics_of(folder)))
+    for other in given[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other[0], given[0][0])
+        for a, b in zip(other[1], given[0][1], strict=True):
+            assert a == b, {k: (a.get(k), b.get(k)) for k in a | b if a.get(k) != b.get(k)}
+    ends = given[0][0][1].steps
+    assert ends["is_last"].sum() > ends["is_terminal"].sum() - 1
 
 
 def test_an_evaluation_changes_nothing_of_the_training(shared, tmp_path) -> None:
@@ -237,10 +252,10 @@ def test_several_updates_in_one_dispatch_are_the_single_ones(learner) -> None:
     copy = lambda: jax.tree.map(jnp.copy, learner.state)  # noqa: E731  the state is donated
     update_many = updates.program_of(learner.agent)
     stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
-    state, latents, metrics = update_many(copy(), stacked)
+    state, latents, metrics, *_ = update_many(copy(), stacked)
     one, rows, packed = copy(), [], []
     for batch in batches:
-        one, given, row = update_many(one, jax.tree.map(lambda x: x[None], batch))
+        one, given, row, *_ = update_many(one, jax.tree.map(lambda x: x[None], batch))
         rows.append(row)
         packed.append(given)
     assert int(state.step) == int(one.step) == 3

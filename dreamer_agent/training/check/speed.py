@@ -134,7 +134,7 @@ def _time_update(
     updates.program = program
 
     def once() -> None:
-        held[0], _ = updates.launch(held[0], replay)
+        held[0], _ = updates.launch(held[0], replay, 0)
 
     once()
     return _median(once, 1.5 * seconds, REPEATS) / count, compiling, _activations(program)
