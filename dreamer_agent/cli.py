@@ -59,14 +59,20 @@ def train(
             help="Train so many seeds as one program, RUN/ENV-SEED each; for environments in JAX.", min=1
         ),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="A value that may differ from that of the run that is resumed; may be repeated."),
+    ] = None,
 ) -> None:
     """Train an agent, score it, and draw what it learned.
 
-    Without --preset, one is chosen by what the environment observes. The same command goes on where it stopped.
+    Without --preset, one is chosen by what the environment observes. The same command goes on where it stopped,
+    also after a kill. Exit code 75: it was asked to stop (Ctrl-C, SIGTERM) and has saved; start it again.
     """
     import psutil
 
     from dreamer_agent import api, plots
+    from dreamer_agent.training.interrupt import REQUEUE
 
     config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
     folder = run or (Path("runs") if seeds else api.default_folder(config))
@@ -74,10 +80,10 @@ def train(
         if seeds:
             _train_seeds(config, seeds, folder)
             return
-        api.train(config, folder, began=psutil.Process().create_time())
-    except KeyboardInterrupt:
+        api.train(config, folder, began=psutil.Process().create_time(), allow=allow or ())
+    except (KeyboardInterrupt, SystemExit):
         typer.echo(f"stopped; what was learned is in {folder}, and the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(REQUEUE) from None
     try:
         pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
     except Exception as error:  # a dream makes environments of its own, which may fail in many ways
@@ -106,11 +112,14 @@ def evaluate(
     video: Annotated[
         bool, typer.Option("--video", help="Also write videos of up to three episodes to RUN/videos/.")
     ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint with the best return; else the newest.")
+    ] = False,
 ) -> None:
     """Score the newest checkpoint of a run on fresh episodes."""
     from dreamer_agent import api, plots
 
-    result = api.evaluate_run(run, episodes, explore=not mode, seed=seed).summary()
+    result = api.evaluate_run(run, episodes, explore=not mode, seed=seed, best=best).summary()
     table = Table(title=f"{run}: {result['policy']} actions, {result['episodes']} episodes")
     for key in ("return_mean", "return_std", "return_min", "return_max", "length_mean"):
         table.add_column(key.replace("_", " "))
@@ -186,11 +195,14 @@ def export(
     run: Run,
     out: Annotated[Path, typer.Argument(help="The new folder to write.")],
     program: Annotated[bool, typer.Option(help="Also write policy.jax, which runs with JAX alone.")] = True,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint with the best return; else the newest.")
+    ] = False,
 ) -> None:
     """Write the policy of a run alone: weights as npz, spaces, configuration, and a program for jax.export."""
     from dreamer_agent.api import Dreamer
 
-    for name, gap in Dreamer.load(run).export(out, program).items():
+    for name, gap in Dreamer.load(run, best=best).export(out, program).items():
         typer.echo(f"parity of {name}: largest difference {gap:.2g}")
     typer.echo(out)
 

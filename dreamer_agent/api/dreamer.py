@@ -198,16 +198,18 @@ class Dreamer:
 
     @classmethod
     def load(
-        cls, path: str | Path, env: Any = None, quiet: bool = False, run: str | Path | None = None
-    ) -> Dreamer:
+        cls, path: str | Path, env: Any = None, quiet: bool = False, run: str | Path | None = None,
+        best: bool = False,
+    ) -> Dreamer:  # fmt: skip
         """The agent of a run directory, a saved or exported one, or a shipped one ("pretrained:catch").
 
+        It is that of the newest checkpoint, or (`best`) of the one with the best return, until `learn` goes on.
         `env` overrides the environment that the run names; it must have the same spaces (`SpaceError`). `learn`
         goes on in the same folder where that is a run directory of the same environment; else, or where `run`
         names another folder, it starts a fresh run there with these weights.
         """
         enable_compilation_cache()
-        saved = load_saved(path)
+        saved = load_saved(path, best)
         self = cls.__new__(cls)
         self.source, self.quiet = source_of(saved.config.env.id if env is None else env), quiet
         self.config, self.folder = saved.config, run_folder(path)

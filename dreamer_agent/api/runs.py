@@ -7,6 +7,7 @@ Wherever a run is asked for, an exported agent (`Dreamer.export`) or an agent th
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,17 +58,18 @@ def enable_compilation_cache(folder: Path | None = None) -> None:
 
 def train(
     config: Config, run: str | Path, quiet: bool = False, make: EnvFactory | None = None, callbacks: Any = None,
-    began: float | None = None,
+    began: float | None = None, allow: Collection[str] = (),
 ) -> list[Evaluation]:  # fmt: skip
     """Train in the run directory `run`, resuming what lies there; then score the final parameters.
 
     Gives two evaluations, with sampled actions and with the mode. `make(num_envs)` makes the environments if not
     `config.env.id` does. `began` (seconds since the epoch, by default now) is where the time until the first
-    update is counted from. Raises a `DreamerError` that says what to mend where the environment, the memory or
-    the directory does not fit.
+    update is counted from. `allow` names values in which a run that is resumed may differ ("replay.ratio").
+    Raises a `DreamerError` that says what to mend where the environment, the memory or the directory does not
+    fit.
     """
     enable_compilation_cache()
-    return train_loop(config, Path(run), make, quiet, callbacks, began)
+    return train_loop(config, Path(run), make, quiet, callbacks, began, allow)
 
 
 def run_folder(run: str | Path) -> Path:
@@ -119,15 +121,16 @@ def load_run(run: str | Path) -> tuple[Agent, AgentState, Config]:
 
 
 def evaluate_run(
-    run: str | Path, episodes: int = 20, explore: bool = True, seed: int | None = None
+    run: str | Path, episodes: int = 20, explore: bool = True, seed: int | None = None, best: bool = False
 ) -> Evaluation:
-    """Score the newest checkpoint of `run`; `explore` samples actions, else the mode is taken.
+    """Score the newest checkpoint of `run`, or the one with the best return (`best`).
 
+    `explore` samples actions, else the mode is taken.
     The episodes' seeds are `seed` (the run's, if not given) + 1,000,003 and on, which training does not use.
     """
     at_least_one("episodes", episodes)
     enable_compilation_cache()
-    agent, state, config = load_run(run)
+    agent, state, config, _ = load_saved(run, best)
     env = make_env(config.env, min(config.train.eval_envs, episodes))
     try:
         seed = config.seed if seed is None else seed

@@ -119,6 +119,4 @@ class Reach:
         """Raise `ValueError` where streams of `length` steps would be expected to hold some that are missing."""
         assert self.since is not None and self.until is not None
         if (self.since > (self.until - length).clip(0)).any():
-            raise ValueError(
-                f"Streams whose saved steps begin at {self.since.tolist()} cannot grow to {length} in this replay."
-            )
+            raise ValueError(f"Streams whose saved steps begin at {self.since.tolist()} cannot grow to {length}.")

@@ -1,7 +1,7 @@
 """A replay on disk: files that are written once, each with what came since the one before.
 
-Steps go to `steps-*.npz`, later writes into them (latents above all) to `changed-*.npz`. An `Index` names the files
-of one checkpoint, with their digests; the checkpoint holds it. A file that no index names is as good as not there.
+Steps go to `steps-*.npz`, later writes into them (latents above all) to `changed-*.npz`. An `Index`, which the
+checkpoint holds, names its files with their digests. A file that no index names is as good as not there.
 """
 
 from __future__ import annotations

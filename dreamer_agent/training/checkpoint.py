@@ -6,8 +6,8 @@
     replay/*.npz                  the replay, which grows by what is new (`replay.store`)
     best/STEP/                    the learner of the checkpoint with the best return
 
-A checkpoint is made under another name and gets its own when all of it is on disk. Everything is data: nothing that
-is read is executed.
+A checkpoint is made under another name and gets its own when all of it is on disk. Everything is data: nothing
+that is read is executed.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class Checkpoint:
             ) from error
 
     def check(self, store: ReplayStore | None = None) -> None:
-        """Raise `RunDirectoryError` where a file, of the replay in `store` too, is not the one that was written."""
+        """Raise `RunDirectoryError` where a file, also of the replay in `store`, is not what was written."""
         if self.format > FORMAT:
             raise NewerFormatError(
                 f"The checkpoint {self.folder} has the format {self.format}, this version of dreamer_agent reads "
-                f"up to {FORMAT}: install the version that wrote it ({self.commit.get('version')}) or a newer one."
+                f"up to {FORMAT}: install the version that wrote it ({self.commit.get('version')}) or a newer."
             )
         for name, (size, expected) in self.files.items():
             path = self.folder / name
@@ -190,8 +190,8 @@ class Checkpoints:
             return checkpoint
         if steps and not before_skips:
             raise RunDirectoryError(
-                f"None of the checkpoints in {self.folder} is whole (env steps {', '.join(map(str, steps))}): copy "
-                "them again from where the run was trained, or give a new run directory."
+                f"None of the checkpoints in {self.folder} is whole (env steps {', '.join(map(str, steps))}): "
+                "copy them again from where the run was trained, or give a new run directory."
             )
         if not steps:
             self.store.keep([])

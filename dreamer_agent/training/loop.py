@@ -7,7 +7,7 @@ resumed. The host does not wait for the updates that it launches, and what they 
 - the updates that are due with a step of the environments are sampled from the replay before that step;
 - the latents and metrics of a dispatch of updates arrive when the next one has been launched.
 
-Neither an evaluation nor a checkpoint changes anything of what training sees: a checkpoint holds what is in flight.
+Neither an evaluation nor a checkpoint changes anything of what training sees: what is in flight is saved, too.
 """
 
 from __future__ import annotations
@@ -176,9 +176,9 @@ class Trainer:
     def run(self, until: int, callbacks: Any = None) -> None:
         """Train until `until` env steps have been made, or a callback ends it; then write a checkpoint.
 
-        A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C or SIGTERM,
-        which end the step at hand; then `KeyboardInterrupt` or `SystemExit` (75) is raised. A second one acts at
-        once. Raises `NumericsError` where updates are not finite for too long, `RunDirectoryError` where the last
+        A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C or
+        SIGTERM, which end the step at hand; then `KeyboardInterrupt` or `SystemExit` (75) is raised. A second one
+        acts at once. Raises `NumericsError` where updates are not finite for too long, `RunDirectoryError` where the last
         checkpoint cannot be written.
         """
         self.begin(until, callbacks)
@@ -225,8 +225,8 @@ class Trainer:
         if self.checkpoints.failure is not None:
             raise RunDirectoryError(
                 f"The last checkpoint of {self.folder} could not be written "
-                f"({in_one_line(self.checkpoints.failure)}): make room, and start the same command again; it goes "
-                f"on from env step {self.checkpoints.latest() or 0:,}."
+                f"({in_one_line(self.checkpoints.failure)}): make room, and start the same command again, which "
+                f"goes on from env step {self.checkpoints.latest() or 0:,}."
             )
 
     def score(self) -> list[Evaluation]:
@@ -463,8 +463,8 @@ class Trainer:
         if self.checkpoints.failure is not None:
             self.screen.say(
                 f"[red]the last checkpoint could not be written[/red] "
-                f"({in_one_line(self.checkpoints.failure)}): training goes on; the newest one is that of env step "
-                f"{self.checkpoints.latest() or 0:,}"
+                f"({in_one_line(self.checkpoints.failure)}): training goes on; the newest one is that of env "
+                f"step {self.checkpoints.latest() or 0:,}"
             )
 
     def _start_from(self, source: Path) -> None:

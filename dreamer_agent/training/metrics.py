@@ -104,7 +104,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def average(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean of each metric over `rows` of device scalars, fetched at once; NaN, of skipped updates, is left out."""
+    """Mean of each metric over `rows` of device scalars, fetched at once, without the NaN of skipped updates."""
     fetched = jax.device_get(rows)
     keys = fetched[0] if fetched else {}
     columns = {key: np.array([row[key] for row in fetched]) for key in keys}

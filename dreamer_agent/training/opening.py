@@ -1,4 +1,4 @@
-"""Before a run starts: whether its directory, its environment and the machine fit, and what is written down there."""
+"""Before a run starts: whether its directory and its environment fit, and what is written down there."""
 
 from __future__ import annotations
 

@@ -40,9 +40,10 @@ def snapshot(trainer: Trainer, since: Mark | None) -> Snapshot:
 
 
 def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:
-    """Make `trainer` what it was at `checkpoint`; gives the positions of the loggers then, and whether it is whole.
+    """Make `trainer` what it was at `checkpoint`; gives the loggers' positions then, and whether it is whole.
 
-    It is not where the environments could not tell their state: they begin anew, episodes under way count as cut.
+    It is not where the environments could not tell their state: they begin anew, and episodes under way count as
+    cut.
     """
     loop = checkpoint.loop()
     try:
@@ -60,8 +61,8 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
         positions = {str(name): int(position) for name, position in loop["positions"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunDirectoryError(
-            f"The checkpoint {checkpoint.folder} does not fit this run ({type(error).__name__}: {error}): use the "
-            "configuration that it was trained with, or another run directory."
+            f"The checkpoint {checkpoint.folder} does not fit this run ({type(error).__name__}: {error}): use "
+            "the configuration that it was trained with, or another run directory."
         ) from error
     if not whole:
         cut_episodes(trainer)

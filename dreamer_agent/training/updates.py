@@ -46,7 +46,7 @@ class Flight(NamedTuple):
 
 
 class SkippedUpdate(NamedTuple):
-    """An update whose loss or gradient was not finite: its number, and the batch `[B, C + T, ...]` it was given."""
+    """An update whose loss or gradient was not finite: its number, and its batch `[B, C + T, ...]`."""
 
     number: int
     ids: np.ndarray

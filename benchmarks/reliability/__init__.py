@@ -1,0 +1,1 @@
+"""Faults that are provoked on purpose, and what they cost a run."""
