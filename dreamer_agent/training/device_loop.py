@@ -75,6 +75,11 @@ class Actor:
         self.start, self.seed = start, seed
         self.acting: Acting = start(jax.random.PRNGKey(seed))._replace(env_steps=jnp.int32(env_steps))
 
+    @property
+    def calls(self) -> int:
+        """How often the policy was asked."""
+        return int(self.acting.calls)
+
     def restart(self, seed: int) -> None:
         """Reset all environments; the counts go on."""
         calls, env_steps = self.acting.calls, self.acting.env_steps
@@ -87,12 +92,11 @@ class Actor:
 
     def save(self) -> dict[str, Any]:
         """All that the next steps depend on, as plain data."""
-        counts = {"calls": int(self.acting.calls), "env_steps": int(self.acting.env_steps)}
-        return {"acting": None if self.broken else plain_leaves(self.acting), **counts}
+        return {"calls": self.calls, "acting": None if self.broken else plain_leaves(self.acting)}
 
     def restore(self, saved: dict[str, Any]) -> bool:
         """The inverse of `save`; false where the environments begin anew, since they had failed."""
-        if saved["acting"] is None:
+        if saved.get("acting") is None:  # the host loop keeps another form
             calls, env_steps = jnp.int32(saved["calls"]), jnp.int32(saved["env_steps"])
             self.acting = self.acting._replace(calls=calls, env_steps=env_steps)
             return False
@@ -123,6 +127,7 @@ class DeviceTrainer(Trainer):
 
     def begin(self, until: int, callbacks: Any = None) -> None:
         """As the host's."""
+        self.updates.flight = None  # of a run of the host loop, which this one goes on with
         super().begin(until, callbacks)
         # Bound to the device, as what was restored is: a mixture would be compiled for once more.
         self.loop = jax.device_put(self.loop, jax.devices()[0])
@@ -204,6 +209,7 @@ class DeviceTrainer(Trainer):
             self.env.check(faults)  # type: ignore[attr-defined]
         except Exception:
             self.save()
+            self.checkpoints.settle()
             raise
 
     def _log(self) -> None:

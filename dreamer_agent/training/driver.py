@@ -113,7 +113,7 @@ class Driver:
     def restore(self, saved: dict[str, Any]) -> bool:
         """The inverse of `save`; false where the environments begin anew, since their state was not saved."""
         self.calls = int(saved["calls"])
-        if saved["env"] is None:
+        if saved.get("env") is None:  # the on-device loop keeps another form
             return False
         self.env.set_state(saved["env"])  # type: ignore[attr-defined]
         self.seed, self.key = int(saved["seed"]), jax.random.PRNGKey(int(saved["seed"]))

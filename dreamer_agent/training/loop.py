@@ -178,8 +178,8 @@ class Trainer:
 
         A checkpoint is also written before an exception of the environment is passed on, and at Ctrl-C or
         SIGTERM, which end the step at hand; then `KeyboardInterrupt` or `SystemExit` (75) is raised. A second one
-        acts at once. Raises `NumericsError` where updates are not finite for too long, `RunDirectoryError` where the last
-        checkpoint cannot be written.
+        acts at once. Raises `NumericsError` where updates are not finite for too long, `RunDirectoryError` where
+        the last checkpoint cannot be written.
         """
         self.begin(until, callbacks)
         with self.screen, on_interrupt(self._interrupt):
@@ -216,6 +216,7 @@ class Trainer:
         """Log and write what the training has come to; one that was interrupted is only written."""
         if not self.interrupted:
             self._finish()
+            self._count_skips()
             if self.counters.env_steps > self.window.first_step:
                 self._log()
         self.startup.close()
@@ -340,6 +341,7 @@ class Trainer:
             self._store(acts)
         except Exception:  # of the environment: what came before it is whole
             self.save()
+            self.checkpoints.settle()
             raise
         for metrics in launched:
             self._call("on_update", metrics)
@@ -424,18 +426,23 @@ class Trainer:
                 callback.set_state(saved["state"])  # type: ignore[attr-defined]
 
     def _look_at_skips(self) -> None:
-        """Count and keep updates that were not finite; go back to a checkpoint where there were too many."""
+        """Count updates that were not finite; go back to a checkpoint where there were too many in a row."""
+        in_a_row = self._count_skips()
+        if in_a_row >= self.config.train.max_skipped:
+            self._roll_back(in_a_row)
+
+    def _count_skips(self) -> int:
+        """Count updates that were not finite and keep their batches; the number of the last ones in a row."""
         skipped, self.updates.skipped = self.updates.skipped, []
         total, in_a_row = self.updates.skips
         self.counters.skipped = total
         if not skipped:
-            return
+            return in_a_row
         for each in skipped[-KEPT_SKIPPED:]:
             keep_batch(self.folder / SKIPPED, each, self.replay)
         numbers = f"update {skipped[-1].number:,}, {total:,} in all, {in_a_row:,} in a row"
         self.screen.say(f"skipped an update whose loss or gradient is not finite ({numbers}); its batch is kept")
-        if in_a_row >= self.config.train.max_skipped:
-            self._roll_back(in_a_row)
+        return in_a_row
 
     def _roll_back(self, in_a_row: int) -> None:
         """Go back to the last checkpoint before the trouble, once; then `NumericsError`."""

@@ -57,7 +57,7 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
         trainer.window = Window.restored(loop["window"], trainer.counters)
         trainer.recent = deque(loop["recent"], RECENT)
         trainer.callback_states = loop["callbacks"]
-        whole = trainer.driver.restore(loop["driver"])
+        whole = trainer.driver.restore(loop["driver"] | {"env_steps": trainer.counters.env_steps})
         positions = {str(name): int(position) for name, position in loop["positions"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunDirectoryError(
