@@ -106,6 +106,7 @@ class ReplayConfig:
     ratio: float = 32.0  # replayed steps per env step; updates per env step = ratio / (B * T)
     prefill: int = 1024  # env steps before the first update
     online: bool = True  # every fresh window is trained on at least once
+    spill: bool = False  # keep the replay in a file of the run directory instead of main memory
     max_gb: float = 0.0  # refuse a larger replay; 0 means the memory that is free at start
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 
@@ -10,7 +12,7 @@ from dreamer_agent.agent import Agent, count_parameters
 from dreamer_agent.config import Config
 from dreamer_agent.errors import MemoryBudgetError
 from dreamer_agent.replay import replay_bytes, step_layout
-from dreamer_agent.replay.host import Layout
+from dreamer_agent.replay.host import Layout, bookkeeping_bytes
 
 GB = 1e9
 COPIES = 5  # of the parameters: themselves, gradients, two optimiser moments, the update
@@ -42,7 +44,7 @@ def estimate(config: Config, agent: Agent) -> Budget:
     """What a run of `config` takes; activations and the environments come on top."""
     state = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
     parameters = count_parameters(state.params)
-    replay = replay_bytes(layout_of(agent), kept_steps(config))
+    replay = replay_bytes(layout_of(agent), kept_steps(config)) + bookkeeping_bytes(kept_steps(config))
     return Budget(replay, parameters * 4 * COPIES, parameters)
 
 
@@ -69,22 +71,57 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def check(config: Config, agent: Agent, free: int | None = None) -> Budget:
-    """The budget, or `MemoryBudgetError` where it does not fit `free` bytes (by default what is free now)."""
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where `folder` lies or will lie."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def check(config: Config, agent: Agent, free: int | None = None, disk: int | None = None) -> Budget:
+    """The budget, or `MemoryBudgetError` where it does not fit `free` bytes (by default what is free now).
+
+    With `replay.spill` the replay lies on a disk, of which `disk` bytes are free.
+    """
     budget = estimate(config, agent)
     free = free_memory() if free is None else free
-    limit = config.replay.max_gb * GB or free
+    spilled = config.replay.spill and disk is not None
+    limit = config.replay.max_gb * GB or (disk if spilled else free)
+    assert limit is not None
     if budget.replay > limit:
         steps = kept_steps(config)
         fits = int(steps * limit / budget.replay)
+        instead = "" if spilled else ", or have it on disk with replay.spill=true"
         raise MemoryBudgetError(
-            f"The replay of {steps:,} steps takes {budget.replay / GB:.2f} GB, but "
-            f"{limit / GB:.2f} GB are allowed: set replay.capacity to at most {fits:,}, or raise replay.max_gb."
+            f"The replay of {steps:,} steps takes {budget.replay / GB:.2f} GB{' on disk' if spilled else ''}, "
+            f"but {limit / GB:.2f} GB are allowed: set replay.capacity to at most {fits:,}, or raise "
+            f"replay.max_gb{instead}."
         )
-    if jax.default_backend() == "cpu" and budget.model + budget.replay > free:
+    in_memory = 0 if spilled else budget.replay
+    if jax.default_backend() == "cpu" and budget.model + in_memory > free:
         raise MemoryBudgetError(
             f"The model of {budget.parameters:,} parameters takes at least {budget.model / GB:.2f} GB to train "
-            f"beside {budget.replay / GB:.2f} GB of replay, but {free / GB:.2f} GB are free: choose a smaller "
+            f"beside {in_memory / GB:.2f} GB of replay, but {free / GB:.2f} GB are free: choose a smaller "
             "--size or replay.capacity."
         )
     return budget
+
+
+def resident() -> int:
+    """Bytes of main memory that this process takes now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def outlook(config: Config, agent: Agent, added: int, env_steps: int) -> tuple[int, float]:
+    """Bytes that this process takes now, and will take when the replay is as full as it gets.
+
+    Memory is taken as it is filled: the replay holds `added` steps after `env_steps`, and the share of resets
+    among them is taken to stay as it is.
+    """
+    now = resident()
+    if config.replay.spill or config.train.loop == "device":  # on disk, or taken at once
+        return now, float(now)
+    expected = min(config.train.steps * added / max(env_steps, 1), kept_steps(config))
+    per_step = replay_bytes(layout_of(agent), 1) + bookkeeping_bytes(1)
+    return now, now + max(expected - added, 0.0) * per_step

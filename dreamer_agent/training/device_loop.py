@@ -120,6 +120,12 @@ class DeviceTrainer(Trainer):
             )
 
     @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Raise `ConfigError` for a replay on disk, since the program needs it on the device."""
+        if config.replay.spill:
+            raise ConfigError("replay.spill=true needs train.loop=host: the device loop keeps its replay there.")
+
+    @classmethod
     def free_memory(cls) -> int | None:
         """Bytes that are free on the device; None where it does not tell, as a CPU does not."""
         stats = jax.devices()[0].memory_stats() or {}
@@ -198,6 +204,7 @@ class DeviceTrainer(Trainer):
             env_steps, faults = jax.device_get((self.loop.acting.env_steps, self.loop.acting.faults))
         if updates > counters.updates and self.startup.listening:
             self.screen.say(self.startup.updated())
+            self._tell_memory()
         self.absorb(seen, int(env_steps), int(updates))
         self._check(faults)
         self.updates.skips = Skips(*map(int, jax.device_get(self.state.skips)))

@@ -127,7 +127,7 @@ class Trainer:
         startup = Startup(opened, began)
         try:
             agent = Agent.create(config, env.obs_specs, env.act_specs)
-            sizes = budget.check(config, agent, cls.free_memory())
+            sizes = budget.check(config, agent, cls.free_memory(), budget.free_disk(folder))
             check_folder(config, folder, env, allow)
             prepare_folder(config, folder, env, allow)
             trainer = cls(config, folder, agent, env, make, quiet, startup)
@@ -143,6 +143,7 @@ class Trainer:
         """The maker of environments, and those of the training, which fit the configuration and this loop."""
         import_plugins(config.plugins)
         check_loggers(config)
+        cls.check_config(config)
         make = make or (lambda count: make_env(config.env, count))
         env = make(config.env.num_envs)
         try:
@@ -156,6 +157,10 @@ class Trainer:
             env.close()
             raise
         return make, env
+
+    @classmethod
+    def check_config(cls, config: Config) -> None:
+        """Raise `ConfigError` for a configuration that this loop cannot run."""
 
     @classmethod
     def check_env(cls, env: VectorEnv) -> None:
@@ -314,7 +319,7 @@ class Trainer:
             )
 
     def _make_replay(self, config: Config) -> Any:
-        return make_replay(config, self.agent)
+        return make_replay(config, self.agent, self.folder)
 
     def _reseed(self) -> None:
         self.replay.seed = self._sampling_seed
@@ -366,7 +371,13 @@ class Trainer:
             if self.startup.listening:
                 jax.block_until_ready(metrics)
                 self.screen.say(self.startup.updated())
+                self._tell_memory()
         return launched
+
+    def _tell_memory(self) -> None:
+        added = int(self.replay.mark().added.sum())
+        now, full = budget.outlook(self.config, self.agent, added, self.counters.env_steps)
+        self.screen.say(f"main memory: {now / 1e9:.2f} GB now, {full / 1e9:.2f} GB when the replay is full")
 
     def _store(self, acts: list[Launched]) -> None:
         """The rows of one step into the replay, and the environments to their next ones."""
@@ -396,6 +407,7 @@ class Trainer:
     def _log(self) -> None:
         metrics, self.updates.done = self.updates.done, []
         row = self.window.row(self.counters, metrics, self.clock) | self.startup.row()
+        row["system/memory_gb"] = budget.resident() / 1e9
         self.writer.write(self.counters.env_steps, row)
         self.screen.row(self.counters.env_steps, row)
         self._new_window()
@@ -484,7 +496,7 @@ class Trainer:
         train = dataclasses.replace(self.config.train, steps=max(until, self.config.train.steps))
         config = dataclasses.replace(self.config, train=train)
         if budget.kept_steps(config) > budget.kept_steps(self.config) and not self.replay.dropped:
-            budget.check(config, self.agent, self.free_memory())
+            budget.check(config, self.agent, self.free_memory(), budget.free_disk(self.folder))
             self.save()  # what has changed until now: the larger one begins to tell anew
             self.checkpoints.settle()
             before, self.replay = self.replay, self._make_replay(config)

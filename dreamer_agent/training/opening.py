@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from dreamer_agent.agent import Agent
 from dreamer_agent.config import Config
@@ -53,9 +56,17 @@ def introduction(config: Config, folder: Path, agent: Agent, env: VectorEnv, siz
     ]
 
 
-def make_replay(config: Config, agent: Agent) -> HostReplay:
-    """The replay of a run, no larger than the run can fill."""
-    return HostReplay(*replay_sizes(config, agent), config.seed)
+def make_replay(config: Config, agent: Agent, folder: Path | None = None) -> HostReplay:
+    """The replay of a run, no larger than the run can fill; in files of `folder` with `replay.spill`."""
+    allocate = partial(_spilled, folder) if config.replay.spill and folder is not None else np.zeros
+    return HostReplay(*replay_sizes(config, agent), config.seed, allocate)
+
+
+def _spilled(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros in a file without a name, which is gone when the process is: checkpoints keep what it holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def replay_sizes(config: Config, agent: Agent) -> tuple[Layout, int, int, int, int, int, bool]:

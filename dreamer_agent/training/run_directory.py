@@ -19,7 +19,13 @@ from dreamer_agent.config import Config, flatten, read_config, save_config, to_d
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.training.checkpoint import Checkpoint, complete
 
-MAY_CHANGE = ("train.", "replay.max_gb", "plugins", "init_from")  # what a resumed run may set anew
+MAY_CHANGE = (
+    "train.",
+    "replay.max_gb",
+    "replay.spill",
+    "plugins",
+    "init_from",
+)  # what a resumed run may set anew
 # And what it may when asked to: numbers that enter the update as data, and how often things happen.
 ALLOWABLE = (
     "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",

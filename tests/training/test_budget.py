@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 
 import jax
+import numpy as np
 import pytest
 
 from dreamer_agent.agent import Agent
 from dreamer_agent.config import Config
 from dreamer_agent.errors import MemoryBudgetError
+from dreamer_agent.replay.host import map_layout
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training import budget
 from dreamer_agent.training.opening import make_replay
@@ -17,8 +19,8 @@ from tests.conftest import small_config
 
 OBS = {"image": ArraySpec("image", (8, 8, 3)), "speed": ArraySpec("continuous", (3,))}
 ACT = {"button": ArraySpec("discrete", (2,), 5)}
-# image 192, speed 12, action 2 * 4, reward 4, flags 3, deter 32 * 4, stoch 4 * 1
-STEP_BYTES = 192 + 12 + 8 + 4 + 3 + 128 + 4
+# image 192, speed 12, action 2 * 4, reward 4, flags 3, deter 32 * 4, stoch 4 * 1, the number of the last write 4
+STEP_BYTES = 192 + 12 + 8 + 4 + 3 + 128 + 4 + 4
 
 
 def make(*overrides: str) -> tuple[Config, Agent]:
@@ -35,21 +37,20 @@ def test_the_estimate_is_what_the_replay_takes(steps: int) -> None:
     config, agent = make("replay.capacity=1000", f"train.steps={steps}")
     replay = make_replay(config, agent)
     kept = min(1000, 2 * (steps + 2))
-    assert budget.estimate(config, agent).replay == nbytes(replay.data) == kept * STEP_BYTES
+    assert budget.estimate(config, agent).replay == nbytes([replay.data, replay.stamps]) == kept * STEP_BYTES
 
 
 def test_half_precision_halves_the_stored_deter() -> None:
     config, agent = make("replay.capacity=1000", "precision=bfloat16")
-    assert (
-        budget.estimate(config, agent).replay
-        == nbytes(make_replay(config, agent).data)
-        == 1000 * (STEP_BYTES - 64)
-    )
+    replay = make_replay(config, agent)
+    held = nbytes([replay.data, replay.stamps])
+    assert budget.estimate(config, agent).replay == held == 1000 * (STEP_BYTES - 64)
 
 
 def test_a_capacity_that_does_not_divide_is_never_underestimated() -> None:
     config, agent = make("replay.capacity=1001")
-    assert nbytes(make_replay(config, agent).data) == 1000 * STEP_BYTES
+    replay = make_replay(config, agent)
+    assert nbytes([replay.data, replay.stamps]) == 1000 * STEP_BYTES
     assert budget.estimate(config, agent).replay == 1001 * STEP_BYTES
 
 
@@ -112,3 +113,41 @@ def test_a_run_never_stores_more_than_its_estimate() -> None:
         steps, rows = steps + 2, rows + 4
     assert rows <= budget.stored_steps(config)
     assert make_replay(config, agent).length * 2 >= rows
+
+
+def test_a_spilled_replay_is_measured_against_the_disk(tmp_path) -> None:
+    config, agent = make("replay.capacity=1000000", "train.steps=1000000", "replay.spill=true")
+    estimate = budget.estimate(config, agent)
+    assert budget.check(config, agent, free=estimate.model, disk=estimate.replay) == estimate
+    with pytest.raises(MemoryBudgetError, match=r"takes 0\.35 GB on disk, but 0\.10 GB are allowed"):
+        budget.check(config, agent, free=10**12, disk=10**8)
+    config, agent = make("replay.capacity=1000000", "train.steps=1000000")
+    with pytest.raises(MemoryBudgetError, match=r"replay\.spill=true"):
+        budget.check(config, agent, free=10**8, disk=10**12)
+
+
+def test_a_spilled_replay_holds_the_same_and_leaves_no_file(tmp_path) -> None:
+    from tests.replay.test_replay import assert_same
+
+    replays = []
+    for spill in ("false", "true"):
+        config, agent = make("replay.capacity=100", f"replay.spill={spill}")
+        replay = make_replay(config, agent, tmp_path / "run")
+        layout = budget.layout_of(agent)
+        for number in range(30):
+            rng = np.random.default_rng(number)
+            replay.add(
+                map_layout(lambda shape, dtype, r=rng: r.integers(0, 2, (2, *shape)).astype(dtype), layout)
+            )
+        replays.append(replay)
+    assert isinstance(replays[1].data["reward"], np.memmap) and not list((tmp_path / "run").iterdir())
+    assert_same(replays[1].save(), replays[0].save())
+    jax.tree.map(np.testing.assert_array_equal, replays[1].sample(), replays[0].sample())
+
+
+def test_the_outlook_grows_by_what_is_still_to_be_filled(monkeypatch) -> None:
+    monkeypatch.setattr(budget, "resident", lambda: 10**6)
+    config, agent = make("replay.capacity=5000", "train.steps=1000")
+    assert budget.outlook(config, agent, 110, 100) == (10**6, 10**6 + (1100 - 110) * STEP_BYTES)
+    config, agent = make("replay.capacity=500", "train.steps=1000")
+    assert budget.outlook(config, agent, 110, 100) == (10**6, 10**6 + 390 * STEP_BYTES)

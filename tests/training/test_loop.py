@@ -33,7 +33,7 @@ def rows(folder: Path) -> list[dict]:
 
 
 def without_clock(row: dict) -> dict:
-    return {key: value for key, value in row.items() if not key.startswith("time/")}
+    return {key: value for key, value in row.items() if not key.startswith(("time/", "system/"))}
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,9 @@ def everything(trainer: Trainer) -> Any:
 def metrics_of(folder: Path) -> list[dict]:
     from dreamer_agent.training.metrics import read_metrics
 
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_metrics(folder)]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "system/"))} for row in read_metrics(folder)
+    ]
 
 
 @pytest.mark.parametrize(

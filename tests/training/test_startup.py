@@ -72,14 +72,15 @@ def test_shares_are_those_of_the_time_since_the_last_row(clock: list[float]) -> 
         with watch(part):
             clock[0] += seconds
     clock[0] += 4
-    assert watch.shares() == {"acting": 0.25, "replay": 0.0, "update": 0.25}
+    assert watch.shares() == {"acting": 0.25, "replay": 0.0, "update": 0.25, "checkpoint": 0.0}
 
 
 def test_a_row_counts_what_came_since_the_last_one(clock: list[float]) -> None:
-    window, watch = Window(first_step=100, first_update=10), Stopwatch()
+    window, watch = Window(timed_step=100, timed_update=10), Stopwatch()
     clock[0] += 4
     row = window.row(Counters(env_steps=140, updates=18, episodes=3), [], watch)
     assert row == {
-        "episode/count": 3, "updates": 18, "time/env_steps_per_s": 10.0, "time/updates_per_s": 2.0,
+        "episode/count": 3, "updates": 18, "updates_skipped": 0, "time/env_steps_per_s": 10.0, "time/updates_per_s": 2.0,
         "time/share_acting": 0.0, "time/share_replay": 0.0, "time/share_update": 0.0,
+            "time/share_checkpoint": 0.0,
     }  # fmt: skip
