@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from dreamer_agent.replay import ReplayStore
+from dreamer_agent.replay.host import pairs
+from dreamer_agent.replay.saved import put_back
 from dreamer_agent.training.checkpoint import Checkpoint, complete
 from dreamer_agent.training.metrics import read_metrics
 
@@ -145,22 +148,20 @@ def _wait_for_moment(life: Life, folder: Path, number: int, share: float, rng: r
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """In what two finished runs differ: checkpoints, replay files, metrics but for times, final scores."""
+    """In what two finished runs differ, bit by bit: their last checkpoints (parameters, optimiser, random keys,
+    environments, what is in flight, counters), replays, metrics but for times, final scores."""
     steps, others = complete(one / "checkpoints"), complete(other / "checkpoints")
-    out = [f"checkpoints {steps} and {others}"] if steps != others else []
+    out = [f"checkpoints {steps} and {others}"] if steps[-1:] != others[-1:] else []
     for step in sorted(set(steps) & set(others)):
         a, b = (Checkpoint(run / "checkpoints" / str(step)) for run in (one, other))
-        for key in ("agent", "replay", "updates", "score"):
-            if a.commit[key] != b.commit[key]:
-                out.append(f"{key} at {step}")
+        for checkpoint, run in ((a, one), (b, other)):
+            checkpoint.check(ReplayStore(run / "replay"))
+        out += [f"{key} at {step}" for key in ("agent", "updates", "score") if a.commit[key] != b.commit[key]]
         loops = [checkpoint.loop() for checkpoint in (a, b)]
         for loop in loops:
             loop.pop("positions")  # bytes of metrics.jsonl, in which times are written
         out += [f"loop at {step}: {path}" for path in _unequal(*loops)]
-        for checkpoint, run in ((a, one), (b, other)):
-            checkpoint.check()
-            for file in checkpoint.index.files:
-                assert (run / "replay" / file.name).stat().st_size == file.bytes
+        out += [f"replay at {step}: {path}" for path in _unequal(contents(one, a), contents(other, b))]
     rows, other_rows = ([_timeless(row) for row in read_metrics(run)] for run in (one, other))
     if rows != other_rows:
         first = next((a["step"] for a, b in zip(rows, other_rows, strict=False) if a != b), "the end")
@@ -168,6 +169,18 @@ def differences(one: Path, other: Path) -> list[str]:
     if (one / "evaluation.json").read_text() != (other / "evaluation.json").read_text():
         out.append("final scores")
     return out
+
+
+def asked_to_stop(
+    kind: str, folder: Path, number: int, seconds: float, rng: random.Random, overrides: tuple[str, ...] = ()
+) -> tuple[float, int, str]:
+    """Send a signal at a random moment of a run; seconds until it ended, its exit code, its last line."""
+    life = Life(kind, folder, overrides)
+    life.wait_until(lambda: bool(complete(folder / "checkpoints")))
+    time.sleep(rng.uniform(0, seconds))
+    start = time.monotonic()
+    code = life.kill(number)
+    return round(time.monotonic() - start, 2), code, life.said[-1].strip()
 
 
 def fork(folder: Path, *copies: Path) -> None:
@@ -182,6 +195,22 @@ def killed_half_way(kind: str, folder: Path, overrides: tuple[str, ...] = ()) ->
     if not life.wait_until(lambda: len(complete(folder / "checkpoints")) > 1):
         raise RuntimeError("".join(life.said[-20:]))
     life.kill()
+
+
+def contents(run: Path, checkpoint: Checkpoint) -> Any:
+    """All that the replay of a checkpoint holds."""
+    data: Any = None
+    index = checkpoint.index
+    for saved in ReplayStore(run / "replay").load(index):
+        if data is None:
+            shape = len(index.added), index.length
+            data = _map(lambda x: np.zeros((*shape, *x.shape[1:]), x.dtype), saved.steps)  # noqa: B023
+        put_back(saved, data, index.length, pairs)
+    return {"data": data, "added": index.added, "served": index.served, "samples": index.samples}
+
+
+def _map(function: Any, tree: Any) -> Any:
+    return {k: _map(function, v) for k, v in tree.items()} if isinstance(tree, dict) else function(tree)
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,9 @@ def watched(env: str, preset: str, minutes: float, folder: Path, overrides: list
     ]  # fmt: skip
     log = folder.with_suffix(".log")
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=dict(os.environ, COLUMNS="200"))
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env=dict(os.environ, COLUMNS="200")
+        )
     seen, said = psutil.Process(process.pid), None
     times: list[float] = []
     sizes: list[float] = []

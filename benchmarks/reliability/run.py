@@ -10,9 +10,16 @@ from benchmarks.reliability.kinds import config_of
 
 def main() -> None:
     import dreamer_agent
+    from dreamer_agent.errors import DreamerError
+    from dreamer_agent.training.interrupt import REQUEUE
 
     kind, folder, *overrides = sys.argv[1:]
-    dreamer_agent.train(config_of(kind, *overrides), Path(folder))
+    try:
+        dreamer_agent.train(config_of(kind, *overrides), Path(folder))
+    except (KeyboardInterrupt, SystemExit):
+        sys.exit(REQUEUE)
+    except DreamerError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

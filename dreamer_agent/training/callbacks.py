@@ -20,7 +20,8 @@ class Callback:
 
     `trainer` is the running `Trainer`: `trainer.counters` (env_steps, updates, episodes), `trainer.state`
     (parameters), `trainer.agent`, `trainer.config`, `trainer.folder`, `trainer.log({name: number})`. Callbacks
-    run in the order given. What they raise ends the training and reaches the caller. With `train.loop=device` a
+    run in the order given. One with `get_state()` and `set_state(state)`, of plain data, goes on where it was when
+    a run is resumed. What they raise ends the training and reaches the caller. With `train.loop=device` a
     step is a chunk of many, and `on_update` is not called (`docs/device.md`).
     """
 
@@ -52,6 +53,14 @@ class StopOnReturn(Callback):
     def __init__(self, threshold: float, episodes: int = 20):
         self.threshold = threshold
         self.returns: deque[float] = deque(maxlen=episodes)
+
+    def get_state(self) -> list[float]:
+        """The returns so far."""
+        return list(self.returns)
+
+    def set_state(self, state: list[float]) -> None:
+        """Go on with them."""
+        self.returns.extend(state)
 
     def on_episode(self, trainer: Trainer, episode: Episode) -> bool | None:
         """Stop if the mean is there."""
