@@ -7,8 +7,8 @@
     python -m benchmarks.reliability checkpoint
 
 Results are merged into benchmarks/results/reliability.json by fault and kind. `kill`: a run is killed with
-SIGKILL at random moments, inside of checkpoints and with a cold compilation cache too, and compared bit by bit with
-one that was left alone. `stop`: the same with SIGTERM and SIGINT. `disk`: the disk is full for a part of the run.
+SIGKILL at random moments, inside of checkpoints and with a cold compilation cache too, and compared bit by bit
+with one that was left alone. `stop`: the same with SIGTERM and SIGINT. `disk`: the disk is full for a while.
 `memory`: of a long run. `checkpoint`: how long one of a replay of a million steps takes.
 """
 

@@ -1,4 +1,4 @@
-"""What a checkpoint of a large replay costs: seconds for which training waits, seconds and bytes written beside it."""
+"""What a checkpoint of a large replay costs: how long training waits, and what is written beside it."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ class Callback:
 
     `trainer` is the running `Trainer`: `trainer.counters` (env_steps, updates, episodes), `trainer.state`
     (parameters), `trainer.agent`, `trainer.config`, `trainer.folder`, `trainer.log({name: number})`. Callbacks
-    run in the order given. One with `get_state()` and `set_state(state)`, of plain data, goes on where it was when
-    a run is resumed. What they raise ends the training and reaches the caller. With `train.loop=device` a
+    run in the order given. One with `get_state()` and `set_state(state)`, of plain data, goes on where it was
+    when a run is resumed. What they raise ends the training and reaches the caller. With `train.loop=device` a
     step is a chunk of many, and `on_update` is not called (`docs/device.md`).
     """
 

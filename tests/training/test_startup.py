@@ -82,5 +82,6 @@ def test_a_row_counts_what_came_since_the_last_one(clock: list[float]) -> None:
     assert row == {
         "episode/count": 3, "updates": 18, "updates_skipped": 0,
         "time/env_steps_per_s": 10.0, "time/updates_per_s": 2.0,
-        "time/share_acting": 0.0, "time/share_replay": 0.0, "time/share_update": 0.0, "time/share_checkpoint": 0.0,
+        "time/share_acting": 0.0, "time/share_replay": 0.0, "time/share_update": 0.0,
+        "time/share_checkpoint": 0.0,
     }  # fmt: skip
