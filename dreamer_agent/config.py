@@ -30,6 +30,11 @@ class EnvConfig:
     route: Mapping[str, Any] = field(
         default_factory=dict
     )  # observation key -> image, onehot, vector; else by rule
+    isolate: bool = False  # each environment in a process of its own, so that crashes and hangs can be mended
+    timeout: float = 60.0  # seconds that an isolated environment may take for an answer, the first one five times
+    max_faults: int = (
+        5  # faults in a row of one environment that are mended by a restart; 0: the first one ends the run
+    )
 
 
 @dataclass(frozen=True)
@@ -264,6 +269,8 @@ def validate(config: Config) -> Config:
     positive = {
         "env.num_envs": config.env.num_envs,
         "env.action_repeat": config.env.action_repeat,
+        "env.timeout": config.env.timeout,
+        "env.max_faults": config.env.max_faults + 1,
         "replay.batch_size": replay.batch_size,
         "replay.batch_length": replay.batch_length - 1,
         "replay.ratio": replay.ratio,

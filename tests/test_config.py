@@ -198,6 +198,8 @@ def test_a_group_takes_no_value() -> None:
     [
         ("env.num_envs=0", "env.num_envs"),
         ("env.action_repeat=-1", "env.action_repeat"),
+        ("env.timeout=0", "env.timeout"),
+        ("env.max_faults=-1", "env.max_faults"),
         ("replay.batch_size=0", "replay.batch_size"),
         ("replay.batch_length=1", "replay.batch_length"),
         ("behaviour.discount_horizon=1", "behaviour.discount_horizon"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from dreamer_agent.envs.spaces import as_array
+from dreamer_agent.envs.masks import MaskCodec
+from dreamer_agent.envs.spaces import ActionCodec, as_array
 from dreamer_agent.errors import EnvironmentFault
+from dreamer_agent.specs import MASK, is_mask
 
 HUGE = 10**300
+ADVICE = "Mend the environment, or wrap it; the run so far is kept."
 
 
 class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -30,6 +34,17 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
             space = getattr(env, name, None)
             if not isinstance(space, gym.Space):
                 raise self._fault(f"{name} should be a gymnasium space", space)
+        members = self.observation_space.spaces if isinstance(self.observation_space, gym.spaces.Dict) else {}
+        self._masks_in_space = [key for key in members if is_mask(str(key))]
+
+    @property
+    def name(self) -> str:
+        """The id under which gymnasium knows the environment, or its class."""
+        return self.spec.id if self.spec else type(self.unwrapped).__name__
+
+    @cached_property
+    def _masks(self) -> MaskCodec:
+        return MaskCodec(ActionCodec(self.action_space))
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict]:
         """As gymnasium's, with the observation checked."""
@@ -42,7 +57,9 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._fault("reset() should return (observation, info)", result)
         self._check_info(result[1])
-        return self._checked(self.observation_space, result[0], "reset"), result[1]
+        obs = self._checked(self.observation_space, result[0], "reset")
+        self._check_mask(obs, result[1], False)
+        return obs, result[1]
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         """As gymnasium's, `repeat` times with the same action; rewards are summed."""
@@ -59,7 +76,9 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
             if any(ended):
                 break
         self._check_info(info)
-        return self._checked(self.observation_space, obs, "step"), total, *ended, info
+        obs = self._checked(self.observation_space, obs, "step")
+        self._check_mask(obs, info, any(ended))
+        return obs, total, *ended, info
 
     def _number(self, name: str, given: Any) -> float:
         if type(given) is int:  # Python's are of any size, NumPy's are not
@@ -73,9 +92,17 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if not isinstance(info, Mapping):
             raise self._fault("the info should be a dict", info)
 
+    def _check_mask(self, obs: Any, info: Mapping[str, Any], ended: bool) -> None:
+        """Raise `EnvironmentFault` for a mask of a wrong form, or one that leaves nothing to do."""
+        if self._masks_in_space:
+            whole = self._masks_in_space == [MASK]
+            self._masks.encode([obs[MASK] if whole else {key: obs[key] for key in self._masks_in_space}], [ended])
+        elif MASK in info:
+            self._masks.encode([info[MASK]], [ended])
+
     def _checked(self, space: gym.Space, obs: Any, where: str, path: str = "") -> Any:
-        """`obs` in the types of its space. Shapes and finite numbers are checked; not the bounds, which many
-        environments break harmlessly.
+        """`obs` in the types of its space. Shapes, finite numbers and the values of what is discrete are checked;
+        not the bounds of a Box, which many environments break harmlessly.
         """
         if isinstance(space, gym.spaces.Dict):
             keys = self._present(space.spaces, obs, where, path)
@@ -88,6 +115,8 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if isinstance(space, gym.spaces.Text):
             if not isinstance(obs, str):
                 raise self._fault(f"{name} should be a text", obs)
+            if not space.contains(obs):
+                raise self._fault(f"{name} should lie in its space {space}", repr(obs))
             return obs
         value = as_array(obs)
         if value is None or value.shape != space.shape:
@@ -99,7 +128,10 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
             raise self._fault(f"{name} should hold numbers", value.dtype)
         if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
             raise self._fault(f"{name} should hold finite numbers", value)
-        return self._cast(value, space.dtype, name)  # type: ignore[arg-type]
+        value = self._cast(value, space.dtype, name)  # type: ignore[arg-type]
+        if not _within(value, space):
+            raise self._fault(f"{name} should lie in its space {space}", value)
+        return value
 
     def _present(self, members: dict, obs: Any, where: str, path: str) -> dict:
         """`members`, all of which `obs` has; a fault otherwise."""
@@ -123,10 +155,17 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
         return cast
 
     def _fault(self, expected: str, given: Any) -> EnvironmentFault:
-        name = self.spec.id if self.spec else type(self.unwrapped).__name__
         shown = " ".join(str(given).split())
         shown = shown if len(shown) < 120 else shown[:117] + "..."
-        return EnvironmentFault(
-            f"The environment {name} breaks its API: {expected}, got {shown}. "
-            "Mend the environment, or wrap it; the run so far is kept."
-        )
+        return EnvironmentFault(f"The environment {self.name} breaks its API: {expected}, got {shown}. {ADVICE}")
+
+
+def _within(value: np.ndarray, space: gym.Space) -> bool:
+    """Whether the values of a Discrete, MultiDiscrete or MultiBinary are its own; those of a Box always are."""
+    if isinstance(space, gym.spaces.Discrete):
+        return bool(space.start <= value < space.start + space.n)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return bool(((value >= space.start) & (value - space.start < space.nvec)).all())
+    if isinstance(space, gym.spaces.MultiBinary):
+        return bool(((value == 0) | (value == 1)).all())
+    return True

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs.checked import CheckedEnv
 from dreamer_agent.envs.interface import Interface, check_repeat
 from dreamer_agent.envs.masks import masks_in_info
+from dreamer_agent.envs.plain import pack, unpack
 from dreamer_agent.envs.protocol import LARGEST_REWARD, Actions, Rows
+from dreamer_agent.envs.resilient import ResilientVectorEnv
+from dreamer_agent.envs.slots import IsolatedSlot, LocalSlot, Slot
 from dreamer_agent.errors import ConfigError, EnvironmentFault
 
 
@@ -87,6 +92,43 @@ class GymnasiumEnv:
         """Close the environments."""
         self.env.close()
 
+    @property
+    def faults(self) -> int:
+        """How many faults were mended by a restart; 0 for a vector environment that does not count them."""
+        return getattr(self.env, "faults", 0)
+
+    @property
+    def last_fault(self) -> str:
+        """Which environment failed last, and how; "" if none did."""
+        return getattr(self.env, "last_fault", "")
+
+    def get_state(self) -> dict[str, Any] | None:
+        """See `VectorEnv`; of a given vector environment if it has `get_state` and `set_state` itself."""
+        if isinstance(self.env, ResilientVectorEnv):
+            state = self.env.get_state()
+        else:
+            state = None if self.why_no_state() else pack(self.env.get_state())  # type: ignore[attr-defined]
+        return None if state is None else {"vector": state, "done": np.array(self.done)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """See `VectorEnv`."""
+        own = not isinstance(self.env, ResilientVectorEnv)
+        self.env.set_state(unpack(state["vector"]) if own else state["vector"])  # type: ignore[attr-defined]
+        self.done = np.array(state["done"])
+
+    def why_no_state(self) -> str | None:
+        """See `VectorEnv`."""
+        if isinstance(self.env, ResilientVectorEnv):
+            return self.env.why_no_state()
+        name = f"the vector environment {type(self.env).__name__}"
+        if not all(callable(getattr(type(self.env), method, None)) for method in ("get_state", "set_state")):
+            return name
+        try:
+            pack(self.env.get_state())  # type: ignore[attr-defined]
+        except Exception as error:
+            return f"{name}, whose get_state() failed with {type(error).__name__}: {error}"
+        return None
+
     def _rows(
         self, obs: Any, info: dict, reward: Any, terminated: np.ndarray, truncated: np.ndarray,
         is_first: np.ndarray | None = None,
@@ -141,17 +183,18 @@ class BorrowedEnv(GymnasiumEnv):
 
 
 def make_vector(
-    factories: list[Callable[[], gym.Env]], action_repeat: int, wishes: Mapping[str, str] | None = None
-) -> GymnasiumEnv:
-    """Environments made by `factories`, checked and stepped in this process.
+    factories: list[Callable[[], gym.Env]], action_repeat: int, wishes: Mapping[str, str] | None = None,
+    max_faults: int = 0, timeout: float | None = None,
+) -> GymnasiumEnv:  # fmt: skip
+    """Environments made by `factories` and checked, restarted where they fail (`ResilientVectorEnv`).
 
-    Raises `ConfigError` where two of them are the same object, or where actions are masked and repeated.
+    `timeout` isolates them, each in a process of its own that has so many seconds for an answer; None: they are
+    stepped in this process. Raises `ConfigError` where two of them are the same object, where they cannot be
+    isolated, or where actions are masked and repeated.
     """
-
-    def checked(factory: Callable[[], gym.Env]) -> Callable[[], gym.Env]:
-        return lambda: CheckedEnv(factory(), action_repeat)
-
-    vector = gym.vector.SyncVectorEnv([checked(factory) for factory in factories])
+    checked = [partial(_checked, factory, action_repeat) for factory in factories]
+    slots: list[Slot] = [LocalSlot(one) if timeout is None else IsolatedSlot(one, timeout) for one in checked]
+    vector = ResilientVectorEnv(slots, max_faults)
     if len({id(env.unwrapped) for env in vector.envs}) < len(vector.envs):
         raise ConfigError(
             "The function that makes environments gave the same one twice, but each needs a state of its own: "
@@ -164,6 +207,22 @@ def make_vector(
         vector.close()
         raise
     return made
+
+
+def make_configured(factories: list[Callable[[], gym.Env]], config: EnvConfig) -> GymnasiumEnv:
+    """`make_vector` as `config` says."""
+    timeout = config.timeout if config.isolate else None
+    return make_vector(factories, config.action_repeat, config.route, config.max_faults, timeout)
+
+
+def lend_vector(env: gym.Env, config: EnvConfig) -> BorrowedEnv:
+    """One environment of the user's; after a fault it is only reset, since it cannot be made anew."""
+    slot = LocalSlot(partial(CheckedEnv, env, config.action_repeat), lent=True)
+    return BorrowedEnv(ResilientVectorEnv([slot], config.max_faults), config.route)
+
+
+def _checked(factory: Callable[[], gym.Env], action_repeat: int) -> CheckedEnv:
+    return CheckedEnv(factory(), action_repeat)
 
 
 def _final_obs(obs: Any, final: np.ndarray, done: np.ndarray) -> Any:

@@ -7,7 +7,7 @@ environments is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,32 +44,38 @@ def make_env(config: EnvConfig, num_envs: int | None = None) -> VectorEnv:
 def _gymnasium(config: EnvConfig, count: int) -> VectorEnv:
     import gymnasium as gym
 
-    from dreamer_agent.envs.gymnasium_adapter import make_vector
+    from dreamer_agent.envs.gymnasium_adapter import make_configured
+
+    return make_configured([partial(_gymnasium_env, config, gym.registry.get(config.id))] * count, config)
+
+
+def _gymnasium_env(config: EnvConfig, registered: Any) -> Any:
+    """One environment by its id; `registered` is its entry, which the process of an isolated one may not have."""
+    import gymnasium as gym
+
     from dreamer_agent.envs.sources import call
 
-    def factory() -> gym.Env:
-        try:
-            # Our own checks say what is wrong in one sentence, gymnasium's stop at an assertion.
-            return call(partial(gym.make, config.id, disable_env_checker=True), config)
-        except gym.error.DependencyNotInstalled as error:
-            raise MissingExtraError(
-                f"The environment '{config.id}' needs a package that is not installed: {error}"
-            ) from error
-        except (gym.error.Error, ModuleNotFoundError) as error:
-            raise ConfigError(
-                f"There is no environment '{config.id}': {str(error).rstrip('.')}. Known suites are "
-                f"{', '.join(sorted(SUITES))}, written suite:task; anything else is module:Class or a gymnasium "
-                "id."
-            ) from error
-
-    return make_vector([factory] * count, config.action_repeat, config.route)
+    if registered is not None:
+        gym.registry.setdefault(config.id, registered)
+    try:
+        # Our own checks say what is wrong in one sentence, gymnasium's stop at an assertion.
+        return call(partial(gym.make, config.id, disable_env_checker=True), config)
+    except gym.error.DependencyNotInstalled as error:
+        raise MissingExtraError(
+            f"The environment '{config.id}' needs a package that is not installed: {error}"
+        ) from error
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"There is no environment '{config.id}': {str(error).rstrip('.')}. Known suites are "
+            f"{', '.join(sorted(SUITES))}, written suite:task; anything else is module:Class or a gymnasium id."
+        ) from error
 
 
 def make_jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
     """`count` copies of a JAX-native environment."""
     from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 
-    return JaxVectorEnv(env, count, config.action_repeat)
+    return JaxVectorEnv(env, count, config.action_repeat, config.max_faults)
 
 
 @register_suite("python")
@@ -134,22 +140,22 @@ def _xminigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
 @register_suite("minigrid")
 def _minigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
     """MiniGrid from pixels: the agent's 7x7 view, `tile_size` pixels a cell (4 unless given)."""
-    import gymnasium as gym
+    from dreamer_agent.envs.gymnasium_adapter import make_configured
 
-    from dreamer_agent.envs.gymnasium_adapter import make_vector
+    return make_configured([partial(_minigrid_env, task, config.kwargs)] * count, config)
+
+
+def _minigrid_env(task: str, given: Mapping[str, Any]) -> Any:
+    import gymnasium as gym
 
     try:
         from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
     except ImportError as error:
         raise missing_extra("minigrid", "minigrid") from error
-    kwargs: dict[str, Any] = dict(config.kwargs)
+    kwargs = dict(given)
     tile_size = kwargs.pop("tile_size", 4)
-
-    def factory() -> gym.Env:
-        try:
-            env = gym.make(task, **kwargs)
-        except gym.error.Error as error:
-            raise ConfigError(f"MiniGrid has no environment '{task}': {error}") from error
-        return ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=tile_size))
-
-    return make_vector([factory] * count, config.action_repeat, config.route)
+    try:
+        env = gym.make(task, **kwargs)
+    except gym.error.Error as error:
+        raise ConfigError(f"MiniGrid has no environment '{task}': {error}") from error
+    return ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=tile_size))

@@ -32,13 +32,23 @@ class Rows(NamedTuple):
 class VectorEnv(Protocol):
     """Several environments stepped together; every kind of environment is brought into this form.
 
-    `interface` (an `envs.interface.Interface`) holds the spaces as the user sees them, for `predict`.
+    `interface` (an `envs.interface.Interface`) holds the spaces as the user sees them, for `predict`. An
+    environment that fails is restarted, its episode cut (truncated): `faults` counts these since it was made, or
+    goes on from the state that was set; `last_fault` tells of the latest in a few words ("" if there was none).
     """
 
     num_envs: int
     obs_specs: Specs
     act_specs: Specs
     interface: Any
+
+    @property
+    def faults(self) -> int:
+        """Faults so far, of all environments."""
+
+    @property
+    def last_fault(self) -> str:
+        """What went wrong last."""
 
     def reset(self, seed: int) -> list[Rows]:
         """Start all environments."""
@@ -48,8 +58,24 @@ class VectorEnv(Protocol):
 
         Gives the rows that follow, in order: usually one for all environments; a second, masked one where
         an episode ended and the next began within the same call. The policy sees each in turn. An action
-        for an environment whose last row was `is_last` is ignored.
+        for an environment whose last row was `is_last` is ignored. Raises `EnvironmentFault` where an environment
+        keeps failing, or what it raised itself where it does from the start.
         """
+
+    def get_state(self) -> dict[str, Any] | None:
+        """Everything that the rows from here on depend on, but the actions; None where it cannot be captured.
+
+        A tree of dicts with names as keys, lists, None, bool, int, float, str, bytes and NumPy arrays.
+        """
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The inverse, also for environments that were just made: what follows is the same, bit by bit.
+
+        Raises `RunDirectoryError` where it is the state of other environments.
+        """
+
+    def why_no_state(self) -> str | None:
+        """What cannot be captured, such as "the wrapper Noise"; None where `get_state` gives a state."""
 
     def close(self) -> None:
         """Free what the environments hold."""

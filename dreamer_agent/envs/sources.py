@@ -6,6 +6,7 @@ one there is, so that training and evaluation take turns on it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -13,6 +14,7 @@ import types
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from dreamer_agent.config import EnvConfig
@@ -83,7 +85,7 @@ def _of_callable(maker: Callable[..., Any]) -> Source:
 
 def _made(maker: Callable[..., Any], config: EnvConfig, count: int) -> VectorEnv:
     """`count` environments from a callable; the first one made tells what kind they are."""
-    from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv, make_vector
+    from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv, make_configured
 
     first = [call(maker, config)]
     if isinstance(first[0], JaxEnv):
@@ -98,8 +100,11 @@ def _made(maker: Callable[..., Any], config: EnvConfig, count: int) -> VectorEnv
             f"{_name(maker)} made {first[0]!r:.80}, which is no environment: it should return a gymnasium.Env, a "
             "gymnasium vector environment or a JaxEnv."
         )
-    makers = [lambda: first.pop() if first else call(maker, config)] * count
-    return make_vector(makers, config.action_repeat, config.route)
+    if config.isolate:
+        with contextlib.suppress(Exception):  # it told what it is
+            first.pop().close()
+        return make_configured([partial(call, maker, config)] * count, config)
+    return make_configured([lambda: first.pop() if first else call(maker, config)] * count, config)
 
 
 def call(maker: Callable[..., Any], config: EnvConfig) -> Any:
@@ -118,19 +123,18 @@ def call(maker: Callable[..., Any], config: EnvConfig) -> Any:
 def _borrow(env: Any) -> Source:
     import gymnasium as gym
 
-    from dreamer_agent.envs.gymnasium_adapter import BorrowedEnv, CheckedEnv
+    from dreamer_agent.envs.gymnasium_adapter import BorrowedEnv, lend_vector
     from dreamer_agent.envs.interface import check_repeat
 
     made: list[BorrowedEnv] = []
 
     def make(config: EnvConfig, count: int) -> VectorEnv:
         if not made:
-            vector = env
-            if not isinstance(env, gym.Env):
-                _refuse_repeat(config)
+            if isinstance(env, gym.Env):
+                made.append(lend_vector(env, config))
             else:
-                vector = gym.vector.SyncVectorEnv([lambda: CheckedEnv(env, config.action_repeat)])
-            made.append(BorrowedEnv(vector, config.route))
+                _refuse_repeat(config)
+                made.append(BorrowedEnv(env, config.route))
             check_repeat(made[0].interface, config.action_repeat if isinstance(env, gym.Env) else 1)
         return made[0]
 

@@ -18,6 +18,7 @@ import numpy as np
 from dreamer_agent.agent import Skips
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv
+from dreamer_agent.envs.arrays import from_arrays, to_arrays
 from dreamer_agent.envs.jax_adapter import Faults, JaxVectorEnv
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.replay import DeviceReplay, Mark, ReplayState, Saved
@@ -26,7 +27,6 @@ from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.loop import Trainer
 from dreamer_agent.training.opening import replay_sizes
-from dreamer_agent.training.plain import plain_leaves, tree_like
 from dreamer_agent.training.updates import SkippedUpdate
 
 MOST_UPDATES = {"cpu": 8}  # of one chunk, so that signals and the screen do not wait for more than seconds
@@ -71,8 +71,8 @@ class HeldReplay:
 class Actor:
     """The acting side between chunks, under the names by which the trainer knows its `Driver`."""
 
-    def __init__(self, start: Any, seed: int, env_steps: int):
-        self.start, self.seed = start, seed
+    def __init__(self, env: JaxVectorEnv, start: Any, seed: int, env_steps: int):
+        self.env, self.start, self.seed = env, start, seed
         self.acting: Acting = start(jax.random.PRNGKey(seed))._replace(env_steps=jnp.int32(env_steps))
 
     @property
@@ -85,22 +85,20 @@ class Actor:
         calls, env_steps = self.acting.calls, self.acting.env_steps
         self.acting = self.start(jax.random.PRNGKey(seed))._replace(calls=calls, env_steps=env_steps)
 
-    @property
-    def broken(self) -> bool:
-        """Whether the environments failed in their last step, so that they can only begin anew."""
-        return any(bool(flag.any()) for flag in jax.device_get(jax.tree.leaves(self.acting.faults)))
+    broken = False  # rows of environments that fail are mended, and may be gone on with
 
     def save(self) -> dict[str, Any]:
         """All that the next steps depend on, as plain data."""
-        return {"calls": self.calls, "acting": None if self.broken else plain_leaves(self.acting)}
+        return {"calls": self.calls, "acting": to_arrays(self.acting)}
 
     def restore(self, saved: dict[str, Any]) -> bool:
-        """The inverse of `save`; false where the environments begin anew, since they had failed."""
-        if saved.get("acting") is None:  # the host loop keeps another form
+        """The inverse of `save`; false where the environments begin anew, after a run of the host loop."""
+        if "acting" not in saved:  # the host loop keeps another form
             calls, env_steps = jnp.int32(saved["calls"]), jnp.int32(saved["env_steps"])
             self.acting = self.acting._replace(calls=calls, env_steps=env_steps)
             return False
-        self.acting = tree_like(saved["acting"], self.acting, "the environments and the policy's memory")
+        acting = from_arrays(self.acting, saved["acting"])
+        self.acting = acting._replace(env=self.env.forgiven(acting.env))
         return True
 
 
@@ -190,7 +188,8 @@ class DeviceTrainer(Trainer):
         return HeldReplay(replay)
 
     def _make_driver(self, seed: int) -> Any:
-        return Actor(self.program.start, seed, self.counters.env_steps)
+        assert isinstance(self.env, JaxVectorEnv)
+        return Actor(self.env, self.program.start, seed, self.counters.env_steps)
 
     def _step(self) -> None:
         """A chunk, and what it saw."""
@@ -201,14 +200,19 @@ class DeviceTrainer(Trainer):
         with self.clock("update"):
             self.loop, seen, updates = self.program.chunk(self.loop, plan)
             seen, updates = jax.device_get((seen, updates))
-            env_steps, faults = jax.device_get((self.loop.acting.env_steps, self.loop.acting.faults))
+            acting = self.loop.acting
+            env_steps, faults = jax.device_get((acting.env_steps, self.program.env.faults_of(acting.env)))
         if updates > counters.updates and self.startup.listening:
             self.screen.say(self.startup.updated())
             self._tell_memory()
         self.absorb(seen, int(env_steps), int(updates))
+        self._count_faults(int(faults.total.sum()), self.program.env.told(faults) if faults.total.any() else "")
         self._check(faults)
         self.updates.skips = Skips(*map(int, jax.device_get(self.state.skips)))
         self._look_at_skips()
+
+    def _faults_told(self) -> int:
+        return int(self.driver.acting.env.faults.total.sum())
 
     def _check(self, faults: Faults) -> None:
         """Pass on a fault of the environments; what came before it is whole, and kept."""

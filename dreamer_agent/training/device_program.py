@@ -23,7 +23,7 @@ import numpy as np
 from dreamer_agent.agent import ACTING, ActState, Agent, AgentState, Metrics
 from dreamer_agent.compiling import compiled
 from dreamer_agent.envs import Rows
-from dreamer_agent.envs.jax_adapter import Faults, JaxVectorEnv
+from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 from dreamer_agent.replay import DeviceReplay, ReplayState
 
 Array = jax.Array
@@ -38,7 +38,6 @@ class Acting(NamedTuple):
 
     env: Any
     rows: Rows
-    faults: Faults
     memory: ActState
     key: Array
     calls: Array
@@ -110,18 +109,17 @@ class Program:
         return Plan(*(np.asarray(x, np.int32) for x in (first, stop, updates, table)))
 
     def _start(self, key: Array) -> Acting:
-        carry, rows, faults = self.env.start(key)
+        carry, rows = self.env.start(key)
         zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros(self.env.num_envs, jnp.int32)
         memory = self.agent.init_act(self.env.num_envs)
-        return Acting(carry, rows, faults, memory, key, zero, zero, zeros.astype(jnp.float32), zeros)
+        return Acting(carry, rows, memory, key, zero, zero, zeros.astype(jnp.float32), zeros)
 
     def _chunk(self, loop: Loop, plan: Plan) -> tuple[Loop, Seen, Array]:
-        """Act and learn until every seed has made `plan.stop` env steps, or a row is faulty."""
+        """Act and learn until every seed has made `plan.stop` env steps, or an environment fails too often."""
 
         def going(carry: tuple[Loop, Seen, Array]) -> Array:
             acting = carry[0].acting
-            faulty = jnp.stack([flag.any() for flag in jax.tree.leaves(acting.faults)]).any()
-            return (acting.env_steps.min() < plan.stop) & ~faulty
+            return (acting.env_steps.min() < plan.stop) & ~self.env.failed(acting.env)
 
         def iterate(carry: tuple[Loop, Seen, Array]) -> tuple[Loop, Seen, Array]:
             loop, seen, updates = carry
@@ -151,9 +149,9 @@ class Program:
         length = jnp.where(rows.is_first, 0, old.length + 1)
         ended = rows.is_last if mask is None else rows.is_last & mask
         seen = _with_episodes(seen, ended, score, length)
-        carry, new_rows, faults = self.env.advance(old.env, memory.action)
+        carry, new_rows = self.env.advance(old.env, memory.action)
         env_steps = old.env_steps + (~rows.is_first).sum(dtype=jnp.int32)
-        new = Acting(carry, new_rows, faults, memory, old.key, old.calls + 1, env_steps, score, length)
+        new = Acting(carry, new_rows, memory, old.key, old.calls + 1, env_steps, score, length)
         if go is not None:
             new = jax.tree.map(lambda a, b: jnp.where(go, a, b), new, old)
         return loop._replace(replay=replay, acting=new), seen

@@ -12,8 +12,8 @@ import numpy as np
 
 from dreamer_agent.agent import ACTING, ActState, Agent
 from dreamer_agent.envs import Rows, VectorEnv
+from dreamer_agent.envs.arrays import from_arrays, to_arrays
 from dreamer_agent.nets import Params
-from dreamer_agent.training.plain import plain_leaves, tree_like
 
 
 class Episode(NamedTuple):
@@ -106,7 +106,7 @@ class Driver:
         if state is None:
             return out
         pending = [{key: value for key, value in rows._asdict().items()} for rows in self.pending or []]
-        carry = plain_leaves(self.carry)
+        carry = to_arrays(self.carry)
         counts = {"score": self.score.copy(), "length": self.length.copy()}
         return out | {"pending": jax.tree.map(np.array, pending), "carry": carry, **counts}
 
@@ -115,10 +115,10 @@ class Driver:
         self.calls = int(saved["calls"])
         if saved.get("env") is None:  # the on-device loop keeps another form
             return False
-        self.env.set_state(saved["env"])  # type: ignore[attr-defined]
+        self.env.set_state(saved["env"])
         self.seed, self.key = int(saved["seed"]), jax.random.PRNGKey(int(saved["seed"]))
         self.pending = [Rows(**rows) for rows in saved["pending"]]
-        self.carry = tree_like(saved["carry"], self.carry, "the policy's memory")
+        self.carry = from_arrays(self.carry, saved["carry"])
         self.score, self.length, self.episodes = saved["score"], saved["length"], []
         return True
 

@@ -91,6 +91,7 @@ class Trainer:
         self.callbacks: list[Callback] = []
         self.callback_states: list[Any] = []  # of a run that was resumed
         self.stopping, self.interrupted = False, 0  # by which signal
+        self.known_faults = 0  # of these environments
         self.recent: deque[float] = deque(maxlen=RECENT)  # returns of training episodes
         self.evaluated: float | None = None  # the mean return of the last evaluation on the way
         self.replay = self._make_replay(config)
@@ -385,12 +386,26 @@ class Trainer:
             for rows, step in self.driver.take(acts):
                 self.replay.add(step, rows.mask)
                 self.counters.env_steps += env_steps(rows)
+        self._count_faults(self._faults_told(), getattr(self.env, "last_fault", ""))
         finished = self.driver.finished()
         self.counters.episodes += len(finished)
         self.window.episodes += finished
         self.recent.extend(episode.score for episode in finished)
         for episode in finished:
             self._call("on_episode", episode)
+
+    def _faults_told(self) -> int:
+        """How many faults the environments have counted."""
+        return getattr(self.env, "faults", 0)
+
+    def _count_faults(self, total: int, last: str) -> None:
+        """Take over how many faults the environments count in all; `last` is what is said of a new one."""
+        new, self.known_faults = total - self.known_faults, total
+        if new > 0:
+            self.counters.faults += new
+            self.screen.say(
+                f"{last}: it is restarted, its episode counts as cut ({self.counters.faults:,} in all)"
+            )
 
     def _finish(self) -> None:
         """Wait for what is in flight, and write it back."""

@@ -173,7 +173,8 @@ class Population:
         )
         self.loop, seen, updates = self.program.chunk(self.loop, plan)
         seen, updates = jax.device_get((seen, updates))
-        env_steps, faults = jax.device_get((self.loop.acting.env_steps, self.loop.acting.faults))
+        acting = self.loop.acting
+        env_steps, faults = jax.device_get((acting.env_steps, self.program.env.faults_of(acting.env)))
         for index, member in enumerate(self.members):
             own = jax.tree.map(lambda x, i=index: x[i], seen)
             member.absorb(own, int(env_steps[index]), int(updates))

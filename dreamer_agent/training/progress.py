@@ -24,6 +24,7 @@ class Counters:
     updates: int = 0
     episodes: int = 0
     reported: int = 0  # the env step until which rows were written, and whatever else was due
+    faults: int = 0  # of environments that were restarted
     skipped: int = 0  # updates that were not finite
     rollbacks: int = 0  # to a checkpoint, after too many of these
     cuts: int = 0  # how often the run was resumed and its episodes had to begin anew
@@ -109,6 +110,7 @@ class Window:
         row["episode/count"] = counters.episodes
         row["updates"] = counters.updates
         row["updates_skipped"] = counters.skipped
+        row["env_faults"] = counters.faults
         row["time/env_steps_per_s"] = (counters.env_steps - self.timed_step) / clock.elapsed
         row["time/updates_per_s"] = (counters.updates - self.timed_update) / clock.elapsed
         return row | {f"time/share_{part}": share for part, share in clock.shares().items()}

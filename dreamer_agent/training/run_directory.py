@@ -19,13 +19,10 @@ from dreamer_agent.config import Config, flatten, read_config, save_config, to_d
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.training.checkpoint import Checkpoint, complete
 
-MAY_CHANGE = (
-    "train.",
-    "replay.max_gb",
-    "replay.spill",
-    "plugins",
-    "init_from",
-)  # what a resumed run may set anew
+MAY_CHANGE = (  # what a resumed run may set anew
+    "train.", "replay.max_gb", "replay.spill", "plugins", "init_from", "env.isolate", "env.timeout",
+    "env.max_faults",
+)  # fmt: skip
 # And what it may when asked to: numbers that enter the update as data, and how often things happen.
 ALLOWABLE = (
     "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",

@@ -66,6 +66,7 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
         ) from error
     if not whole:
         cut_episodes(trainer)
+    trainer.known_faults = trainer._faults_told()
     return positions, whole
 
 

@@ -144,6 +144,108 @@ def test_nan_is_a_fault_that_names_the_environment(counters: JaxVectorEnv) -> No
         counters.step({"do": np.array([0, 3], np.int32)})
 
 
+# Faults: action 3 of Counter breaks a step, and the mask of Drift may leave nothing to do
+
+
+def test_a_faulty_row_shows_the_last_good_one_and_is_cut() -> None:
+    env = JaxVectorEnv(Counter(), 2, max_faults=2)
+    rows = play(env, [[0, 0, 3, 0, 0, 3, 1, 1], [0] * 8])
+    assert seen(rows, 0) == [
+        (0, 0, {F}), (1, 1, set()), (2, 2, set()), (2, 0, {L}), (0, 0, {F}),
+        (1, 1, set()), (1, 0, {L}), (0, 0, {F}), (1, 1, {L, T}),
+    ]  # fmt: skip
+    assert seen(rows, 1) == [(0, 0, {F}), *((n, n, set()) for n in range(1, 9))]
+    assert env.faults == 2 and env.faults_of(env._carry).in_a_row.tolist() == [0, 0]
+    assert env.env.traces == 1  # type: ignore[attr-defined]
+
+
+def test_rows_without_a_fault_do_not_know_of_them() -> None:
+    actions = [[0, 0, 0, 1, 0, 0], [0, 3, 0, 0, 2, 0], [0, 0, 2, 0, 0, 0]]
+    rows = play(JaxVectorEnv(Counter(), 3, max_faults=2), actions)
+    clean = play(JaxVectorEnv(Counter(), 3, max_faults=2), [actions[0], [0] * 6, actions[2]])
+    assert [seen(rows, i) for i in (0, 2)] == [seen(clean, i) for i in (0, 2)]
+
+
+def test_faults_in_a_row_end_the_run_with_a_sentence() -> None:
+    env = JaxVectorEnv(Counter(), 2, max_faults=2)
+    env.reset(0)
+    with pytest.raises(EnvironmentFault) as caught:
+        for step in range(20):
+            env.step({"do": np.array([0, 3 * (step % 3 == 2)], np.int32)})
+    assert env.faults == 3
+    assert str(caught.value) == (
+        "The environment Counter gave NaN or infinity in 'reward' (environment 1), 3 times in a row with no "
+        "episode in between that ended by itself (env.max_faults=2): mend its step."
+    )
+    assert env.get_state() is None
+    env.reset(0)
+    assert env.faults == 3 and env.last_fault.endswith("'reward' (environment 1)")
+    for step in range(6):
+        env.step({"do": np.array([0, 3 * (step % 3 == 2)], np.int32)})
+    assert env.faults == 5
+
+
+def test_a_count_that_ended_a_run_begins_anew_from_its_state() -> None:
+    env = JaxVectorEnv(Counter(), 2, max_faults=1)
+    env.reset(0)
+    env.step({"do": np.array([0, 3], np.int32)})
+    state = env.get_state()
+    assert state is not None and env.last_fault.endswith("gave NaN or infinity in 'reward' (environment 1)")
+    for limit, expected in ((1, [0, 1]), (0, [0, 0])):
+        other = JaxVectorEnv(Counter(), 2, max_faults=limit)
+        other.set_state(state)
+        assert other.faults == 1 and other.faults_of(other._carry).in_a_row.tolist() == expected
+        assert not other.failed(other._carry)
+
+
+def test_what_is_faulty_from_the_first_reset_on_is_not_tried_again() -> None:
+    class Lost(Counter):
+        def observe(self, steps: Any) -> dict[str, Any]:
+            return {**super().observe(steps), "steps": jnp.full(1, jnp.nan)}
+
+    with pytest.raises(
+        EnvironmentFault, match=r"Lost gave NaN or infinity in 'steps' \(environment 0\): mend its step"
+    ):
+        JaxVectorEnv(Lost(), 2, max_faults=5).reset(0)
+
+
+def test_a_later_reset_that_is_faulty_is_an_episode_without_steps() -> None:
+    class Sometimes(Counter):
+        def reset(self, key: Any) -> tuple[Any, dict[str, Any]]:
+            state, obs = super().reset(key)
+            return state, {**obs, "steps": jnp.where(state["seed"] % 2 == 0, jnp.nan, obs["steps"])}
+
+    env = JaxVectorEnv(Sometimes(), 1, max_faults=9)
+    for seed in range(20):
+        try:
+            (rows,) = env.reset(seed)
+        except EnvironmentFault:
+            continue
+        for _ in range(30):
+            (rows,) = env.step({"do": np.ones(1, np.int32)})
+            assert np.isfinite(rows.obs["steps"]).all()
+            if rows.is_first[0] and rows.is_last[0]:
+                assert not rows.is_terminal[0] and rows.reward[0] == 0
+                return
+    raise AssertionError("no reset failed")
+
+
+def test_a_mask_that_leaves_nothing_restarts_its_environment() -> None:
+    class Stuck(Drift):
+        def observe(self, state: Any) -> dict[str, Any]:
+            none = jnp.zeros(2, bool)
+            return super().observe(state) | {"action_mask/stop": jnp.where(state[1] == 2, none, ~none)}
+
+    env = JaxVectorEnv(Stuck(), 1, max_faults=1)
+    env.reset(0)
+    action = {"push": np.zeros((1, 2), np.float32), "stop": np.zeros(1, np.int32)}
+    before, fault, after = (env.step(action)[0] for _ in range(3))
+    np.testing.assert_array_equal(fault.obs["place"], before.obs["place"])
+    assert fault.is_last[0] and not fault.is_terminal[0] and after.is_first[0]
+    assert fault.obs["action_mask/stop"].all() and env.faults == 1
+    assert env.last_fault.startswith("The mask 'action_mask/stop' of Stuck leaves no legal action")
+
+
 def test_environments_are_told_from_other_things() -> None:
     assert isinstance(Catch(), JaxEnv)
     assert isinstance(Counter(), JaxEnv)

@@ -184,16 +184,34 @@ def test_a_callback_ends_it_after_the_chunk(trainer: DeviceTrainer) -> None:
     )  # the chunk ends where a row is due, if not before
 
 
-def test_a_fault_is_passed_on_and_what_came_before_is_kept(trainer: DeviceTrainer) -> None:
+def poison(trainer: DeviceTrainer, faults: int) -> None:
+    """Let the next rows be faulty, after so many `faults` in a row."""
+    carry = trainer.driver.acting.env
+    counts = carry.faults._replace(in_a_row=carry.faults.in_a_row + faults)
+    broken = (carry.state[0] * jnp.nan, *carry.state[1:])
+    trainer.driver.acting = trainer.driver.acting._replace(env=carry._replace(state=broken, faults=counts))
+
+
+def test_a_fault_is_mended_by_a_restart(trainer: DeviceTrainer) -> None:
     trainer.run(120)
-    key, state, done, time = trainer.driver.acting.env
-    broken = (state[0] * jnp.nan, *state[1:])
-    trainer.driver.acting = trainer.driver.acting._replace(env=(key, broken, done, time))
+    poison(trainer, 0)
+    trainer.run(126)
+    faults = trainer.program.env.faults_of(trainer.driver.acting.env)
+    assert 1 <= int(faults.total.sum()) <= trainer.env.num_envs  # one of them may just have ended
+    assert trainer.counters.env_steps >= 126 and not trainer.program.env.failed(trainer.driver.acting.env)
+    assert trainer.counters.faults == int(faults.total.sum())
+    assert np.isfinite(trainer.replay.save().steps["obs"]["place"]).all()
+
+
+def test_a_fault_is_passed_on_and_what_came_before_is_kept(trainer: DeviceTrainer) -> None:
+    trainer.run(132)
+    poison(trainer, 5)  # as often as env.max_faults
     with pytest.raises(
-        EnvironmentFault, match="environment Drift gave NaN or infinity in 'place': mend its step"
+        EnvironmentFault,
+        match=r"environment Drift gave NaN or infinity in 'place'.* 6 times in a row.*: mend its step",
     ):
         trainer.run(200)
-    assert newest_step(trainer.folder) == trainer.counters.env_steps < 130
+    assert newest_step(trainer.folder) == trainer.counters.env_steps < 140
     for leaf in jax.tree.leaves((trainer.state.params, trainer.replay.save().steps)):
         assert np.isfinite(np.asarray(leaf, np.float32)).all()
 

@@ -80,7 +80,7 @@ def test_a_row_counts_what_came_since_the_last_one(clock: list[float]) -> None:
     clock[0] += 4
     row = window.row(Counters(env_steps=140, updates=18, episodes=3), [], watch)
     assert row == {
-        "episode/count": 3, "updates": 18, "updates_skipped": 0,
+        "episode/count": 3, "updates": 18, "updates_skipped": 0, "env_faults": 0,
         "time/env_steps_per_s": 10.0, "time/updates_per_s": 2.0,
         "time/share_acting": 0.0, "time/share_replay": 0.0, "time/share_update": 0.0,
         "time/share_checkpoint": 0.0,

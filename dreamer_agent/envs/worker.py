@@ -1,0 +1,88 @@
+"""The process of one isolated environment: answers what is asked over a connection, and ends with its parent.
+
+It imports neither JAX nor the learner, so that it starts quickly and takes no memory of an accelerator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from dreamer_agent.errors import DreamerError
+
+MAKE = "make"  # what is asked first; the rest is `slots.perform`
+
+
+def main(handle: int) -> None:
+    """Serve the connection `handle`. Ctrl-C is the parent's to handle: it says when to end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(handle,), daemon=True).start()
+    connection: Connection = Connection(handle)
+    with contextlib.suppress(EOFError, ConnectionError):
+        _serve(connection)
+
+
+def _end_with_parent(handle: int) -> None:
+    """Wait until the other end is closed, also by the parent's death, and end this process group at once."""
+    waiting = select.poll()
+    waiting.register(handle, 0)  # nothing but a hang-up
+    waiting.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _serve(connection: Connection) -> None:
+    from dreamer_agent.envs.slots import describe, perform
+
+    env: Any = None
+    while True:
+        command, argument = connection.recv()
+        try:
+            if command == MAKE:
+                env = pickle.loads(argument)()  # by its own parent
+                result: Any = describe(env)
+            else:
+                result = perform(env, command, argument)
+            answer = ("done", result)
+        except Exception as error:
+            answer = ("failed", told(error))
+        connection.send_bytes(_pickled(answer, by_value=command == MAKE))
+        if command == "close":
+            return
+
+
+def _pickled(answer: Any, by_value: bool) -> bytes:
+    """`by_value`, which is slower, for what may be of a script's classes: the parent knows them otherwise."""
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(answer) if by_value else pickle.dumps(answer)
+    except Exception as error:
+        return pickle.dumps(("failed", told(error)))
+
+
+def told(error: Exception) -> tuple[str, str, str]:
+    """The kind of an error of ours ("" for others), what to say of it, and its traceback."""
+    lines = "".join(traceback.format_exception(error))
+    if isinstance(error, DreamerError):
+        return type(error).__name__, str(error), lines
+    return "", sentence(error), lines
+
+
+def sentence(error: BaseException) -> str:
+    """An error in a few words, with the line of the environment that raised it."""
+    shown = " ".join(str(error).split())
+    shown = shown if len(shown) < 200 else f"{shown[:197]}..."
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(Path(__file__).parents[1])
+    frames = [frame for frame in frames if not frame.filename.startswith((ours, "<"))] or frames  # type: ignore[assignment]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if shown else ''}{shown.rstrip('.')}{where}"
