@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dreamer_agent.version import VERSION
+
 if TYPE_CHECKING:
     from dreamer_agent.agent import Agent, AgentState
     from dreamer_agent.api import (
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from dreamer_agent.training.loggers import register_logger
     from dreamer_agent.world_model import Latent, register_encoder
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "agent": ("Agent", "AgentState"),

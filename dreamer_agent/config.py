@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.files import write_text
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def save_config(config: Config, path: Path) -> None:
     """Write `config` as YAML that `read_config` reads back."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def read_config(path: Path) -> Config:

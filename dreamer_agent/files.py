@@ -33,6 +33,12 @@ def write_tree(path: Path, tree: Any) -> None:
         np.savez(file, **members)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 def read_tree(path: Path) -> Any:
     """What `write_tree` wrote (tuples as lists); `RunDirectoryError` for anything else, of which nothing runs."""
     try:

@@ -19,6 +19,7 @@ import numpy as np
 from dreamer_agent.envs.masks import MaskCodec, masks_in_obs
 from dreamer_agent.envs.spaces import ActionCodec, ObservationCodec
 from dreamer_agent.errors import ConfigError, RunDirectoryError, SpaceError
+from dreamer_agent.files import write_text
 from dreamer_agent.specs import MASK, ArraySpec, Specs, is_mask, mask_specs
 
 FLAT = ("Discrete", "MultiBinary", "MultiDiscrete", "Text")
@@ -96,7 +97,7 @@ class Interface:
             "masked": self.masked,
             "wishes": dict(self.wishes),
         }
-        path.write_text(json.dumps(content) + "\n")
+        write_text(path, json.dumps(content) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Interface:

@@ -19,17 +19,17 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dreamer_agent import __version__
 from dreamer_agent.agent import AgentState
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import DAMAGED, digest, read_tree, replacing, sha256, sync_folder, write_tree
 from dreamer_agent.replay import Index, Mark, ReplayStore, Saved
+from dreamer_agent.version import VERSION
 
 FORMAT = 1  # of checkpoints; older formats are read, newer ones refused
 COMMIT, LOOP, AGENT = "commit.json", "loop.npz", "agent"
@@ -164,6 +164,7 @@ class Checkpoints:
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = _locked(self.run)
         for folder in (self.folder, self.run / BEST):
             _tidy(folder)
         self.best_score = self._known_best()
@@ -219,6 +220,7 @@ class Checkpoints:
         """Wait for what is being written."""
         self.settle()
         self.thread.shutdown()
+        self.lock.close()
 
     def _write(self, snapshot: Snapshot) -> None:
         name = str(snapshot.step)
@@ -252,7 +254,7 @@ class Checkpoints:
                 sync_folder(path)
         content = {
             "format": FORMAT,
-            "version": __version__,
+            "version": VERSION,
             "env_steps": snapshot.step,
             "updates": int(snapshot.agent["step"]),
             "skipped_in_a_row": int(snapshot.agent["skips"].in_a_row),
@@ -297,6 +299,23 @@ class Checkpoints:
 def on_host(state: AgentState) -> dict[str, Any]:
     """The learner's arrays as copies in main memory, which later updates leave as they are."""
     return jax.tree.map(lambda x: np.array(x), jax.device_get(state._asdict()))
+
+
+def _locked(run: Path) -> IO[bytes]:
+    """A file that no other process can lock until it is closed, or this process is gone."""
+    file = (run / ".lock").open("ab")
+    try:
+        import fcntl
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise RunDirectoryError(
+            f"{run} is being trained by another process: wait for it, end it, or give another run directory."
+        ) from error
+    except (ImportError, OSError):  # a system or a file system without locks
+        pass
+    return file
 
 
 def _exchange(new: Path, folder: Path) -> None:

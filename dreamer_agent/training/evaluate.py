@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +45,14 @@ class Evaluation:
         }
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation that a signal has ended."""
+
+
 def evaluate(
-    agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: int, explore: bool, max_length: int
-) -> Evaluation:
+    agent: Agent, params: Params, env: VectorEnv, episodes: int, seed: int, explore: bool, max_length: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:  # fmt: skip
     """Run `episodes` episodes, the same number in each environment (rounded up).
 
     A fixed number for each environment, rather than the first to finish, keeps short episodes from being
@@ -57,6 +63,8 @@ def evaluate(
     driver = Driver(agent, env, seed + EVALUATION_SEED, explore)
     done: list[list[Any]] = [[] for _ in range(env.num_envs)]
     while min(map(len, done)) < quota:
+        if stop():
+            raise EvaluationStoppedError
         for _ in driver.rows(params):
             pass
         driver.cut(max_length)

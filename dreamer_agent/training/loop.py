@@ -27,14 +27,14 @@ from dreamer_agent.agent import Agent, AgentState, Metrics, hyper_parameters
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, NumericsError, RunDirectoryError
-from dreamer_agent.files import write_tree
+from dreamer_agent.files import write_text, write_tree
 from dreamer_agent.registry import import_plugins, in_one_line
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
 from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints
 from dreamer_agent.training.driver import Driver, Launched, env_steps
-from dreamer_agent.training.evaluate import Evaluation, evaluate
+from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError, evaluate
 from dreamer_agent.training.interrupt import end_of, on_interrupt
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
 from dreamer_agent.training.opening import EnvFactory, check_folder, introduction, make_replay, prepare_folder
@@ -214,8 +214,8 @@ class Trainer:
         self.clock.reset()
         self.screen.begin(until, self.counters.env_steps)
         self._call("on_start")
-        if self.counters.reported < self.counters.env_steps:  # a callback had the checkpoint written before
-            self.report()
+        if self.counters.reported < self.counters.env_steps or self._evaluation_due():
+            self.report()  # a callback had the checkpoint written before, or a signal ended the evaluation
         self.startup.fill()
 
     def end(self) -> None:
@@ -263,8 +263,8 @@ class Trainer:
         seed = self.config.seed if seed is None else seed
         env = self.make(min(self.config.train.eval_envs, episodes))
         try:
-            longest = self.config.train.eval_max_length
-            result = evaluate(self.agent, self.state.params, env, episodes, seed, explore, longest)
+            longest, stop = self.config.train.eval_max_length, lambda: bool(self.interrupted)
+            result = evaluate(self.agent, self.state.params, env, episodes, seed, explore, longest, stop)
         finally:
             if env is self.env:
                 cut_episodes(self)
@@ -279,15 +279,25 @@ class Trainer:
         before, self.counters.reported = self.counters.reported, now
         if crossed(before, now, train.log_every):
             self._log()
-        if train.eval_every and crossed(before, now, train.eval_every):
-            evaluation = self.evaluate(explore=True)
-            self.evaluated = evaluation.mean
-            numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
-            self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
-            self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
+        if self._evaluation_due():
+            try:
+                self._evaluate_on_the_way()
+            except EvaluationStoppedError:  # it is made when the run goes on
+                return
         if crossed(before, now, train.checkpoint_every):
             self.save()
         self.screen.progress(now, updating=self.counters.updates > 0)
+
+    def _evaluation_due(self) -> bool:
+        every = self.config.train.eval_every
+        return bool(every) and crossed(self.counters.evaluated, self.counters.env_steps, every)
+
+    def _evaluate_on_the_way(self) -> None:
+        now, evaluation = self.counters.env_steps, self.evaluate(explore=True)
+        self.counters.evaluated, self.evaluated = now, evaluation.mean
+        numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
+        self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
+        self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
 
     def save(self) -> None:
         """Begin to write a checkpoint of everything that the run needs to go on, unless there is nothing new.
@@ -296,14 +306,14 @@ class Trainer:
         Training goes on where it cannot be written: the screen says so, and the one before is whole.
         """
         mark = self.replay.mark()
-        if self.counters.env_steps == 0 or mark.same_as(self.saved):
-            return
         self.updates.wait()
         with self.clock("checkpoint"):
             self.checkpoints.settle()
             self._tell_failure()
-            self.checkpoints.save(snapshot(self, self.checkpoints.since))
-        self.saved = mark
+            written = mark.same_as(self.saved) and self.checkpoints.failure is None
+            if self.counters.env_steps and not written:
+                self.checkpoints.save(snapshot(self, self.checkpoints.since))
+                self.saved = mark
 
     def save_as(self, folder: Path) -> None:
         """Write the run as it stands to another, empty folder, which then is a run directory of its own."""
@@ -530,7 +540,7 @@ class Trainer:
     def _write_scores(self, evaluations: list[Evaluation]) -> None:
         scores = [evaluation.summary() for evaluation in evaluations]
         content = {"env_steps": self.counters.env_steps, "updates": self.counters.updates, "scores": scores}
-        (self.folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_text(self.folder / "evaluation.json", json.dumps(content, indent=2) + "\n")
         for score in scores:
             self.screen.say(
                 f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "

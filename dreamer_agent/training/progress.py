@@ -24,6 +24,7 @@ class Counters:
     updates: int = 0
     episodes: int = 0
     reported: int = 0  # the env step until which rows were written, and whatever else was due
+    evaluated: int = 0  # the env step of the last evaluation on the way
     faults: int = 0  # of environments that were restarted
     skipped: int = 0  # updates that were not finite
     rollbacks: int = 0  # to a checkpoint, after too many of these

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import yaml
 
-from dreamer_agent import __version__
 from dreamer_agent.config import Config, flatten, read_config, save_config, to_dict
 from dreamer_agent.errors import ConfigError, RunDirectoryError
+from dreamer_agent.files import write_text
 from dreamer_agent.training.checkpoint import Checkpoint, complete
+from dreamer_agent.version import VERSION
 
 MAY_CHANGE = (  # what a resumed run may set anew
     "train.", "replay.max_gb", "replay.spill", "plugins", "init_from", "env.isolate", "env.timeout",
@@ -39,7 +40,7 @@ def prepare(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "config.yaml")
     if not (folder / "provenance.json").exists():
-        (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+        write_text(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
 
 
 def check(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
@@ -60,7 +61,7 @@ def check(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
     if existing.exists():
         _check_same(folder, read_config(existing), config, allow)
         _check_version(folder, allow)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise RunDirectoryError(
             f"{folder} holds files but no run (config.yaml is missing): give an empty or new folder."
         )
@@ -101,9 +102,9 @@ def _check_version(folder: Path, allow: Collection[str]) -> None:
         version = Checkpoint(folder / "checkpoints" / str(step)).commit.get("version")
     except RunDirectoryError:  # damaged: whoever opens it falls back to another one
         return
-    if version != __version__:
+    if version != VERSION:
         raise RunDirectoryError(
-            f"{folder} holds a run with version={version} of dreamer_agent, but this is version={__version__}, "
+            f"{folder} holds a run with version={version} of dreamer_agent, but this is version={VERSION}, "
             "which may compute something else: install that version, or go on with --allow version. Nothing was "
             "changed there."
         )

@@ -30,6 +30,7 @@ def snapshot(trainer: Trainer, since: Mark | None) -> Snapshot:
             "updates": trainer.updates.save(),
             "driver": trainer.driver.save(),
             "recent": list(trainer.recent),
+            "evaluated": trainer.evaluated,
             "positions": trainer.writer.positions(),
             "callbacks": [saved_callback(callback) for callback in trainer.callbacks],
         },
@@ -56,6 +57,7 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
         trainer.updates.restore(loop["updates"])
         trainer.window = Window.restored(loop["window"], trainer.counters)
         trainer.recent = deque(loop["recent"], RECENT)
+        trainer.evaluated = loop["evaluated"]
         trainer.callback_states = loop["callbacks"]
         whole = trainer.driver.restore(loop["driver"] | {"env_steps": trainer.counters.env_steps})
         positions = {str(name): int(position) for name, position in loop["positions"].items()}

@@ -1,0 +1,3 @@
+"""The version of this library, which checkpoints carry."""
+
+VERSION = "0.1.0"
