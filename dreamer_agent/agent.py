@@ -30,6 +30,12 @@ from dreamer_agent.world_model import (
 
 Array = jax.Array
 Metrics = dict[str, Array]
+HYPER = (  # the numbers of a configuration that `AgentState.hyper` is made of: data, not compiled in
+    "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",
+    "behaviour.slow_critic_rate", "loss.cont", "loss.dynamics", "loss.free_nats", "loss.policy",
+    "loss.reconstruction", "loss.replay_value", "loss.representation", "loss.reward", "loss.value",
+    "optimizer.learning_rate", "optimizer.warmup",
+)  # fmt: skip
 ACTING = ("encoder", "rssm", "actor")  # the parameters that `Agent.act` needs
 
 

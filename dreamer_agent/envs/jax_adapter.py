@@ -174,7 +174,7 @@ class JaxVectorEnv:
 
     def _told(self, faults: Faults) -> tuple[str, str, int]:
         """Of the environment with the most faults in a row: what was wrong, what to do, and how often."""
-        worst = int(np.lexsort((np.ravel(faults.total), np.ravel(faults.in_a_row)))[-1])
+        worst = int(np.lexsort((-np.ravel(faults.total), -np.ravel(faults.in_a_row)))[0])
         place, times = int(np.ravel(faults.kind)[worst]), int(np.ravel(faults.in_a_row)[worst])
         name, key = type(self.env).__name__, self.checked[place]
         number = f" (environment {worst % self.num_envs})" if self.num_envs > 1 else ""

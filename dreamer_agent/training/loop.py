@@ -386,6 +386,7 @@ class Trainer:
         return launched
 
     def _tell_memory(self) -> None:
+        budget.give_back()
         added = int(self.replay.mark().added.sum())
         now, full = budget.outlook(self.config, self.agent, added, self.counters.env_steps)
         self.screen.say(f"main memory: {now / 1e9:.2f} GB now, {full / 1e9:.2f} GB when the replay is full")

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import Agent
+from dreamer_agent.agent import HYPER, Agent
 from dreamer_agent.config import Config, flatten, to_dict
 from dreamer_agent.errors import ConfigError, EnvironmentFault
 from dreamer_agent.training import budget
@@ -30,13 +30,6 @@ from dreamer_agent.training.loop import crossed
 from dreamer_agent.training.opening import EnvFactory, check_folder, prepare_folder
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
-
-HYPER = (  # what may differ inside of one program, beside the seed: what `AgentState.hyper` is made of
-    "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",
-    "behaviour.slow_critic_rate", "loss.cont", "loss.dynamics", "loss.free_nats", "loss.policy",
-    "loss.reconstruction", "loss.replay_value", "loss.representation", "loss.reward", "loss.value",
-    "optimizer.learning_rate", "optimizer.warmup",
-)  # fmt: skip
 
 
 def group_by_program(configs: Sequence[Config]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import yaml
 
+from dreamer_agent.agent import HYPER
 from dreamer_agent.config import Config, flatten, read_config, save_config, to_dict
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.files import write_text
@@ -25,12 +26,7 @@ MAY_CHANGE = (  # what a resumed run may set anew
     "env.max_faults",
 )  # fmt: skip
 # And what it may when asked to: numbers that enter the update as data, and how often things happen.
-ALLOWABLE = (
-    "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",
-    "behaviour.slow_critic_rate", "loss.cont", "loss.dynamics", "loss.free_nats", "loss.policy",
-    "loss.reconstruction", "loss.replay_value", "loss.representation", "loss.reward", "loss.value",
-    "optimizer.learning_rate", "optimizer.warmup", "replay.ratio", "replay.online", "version",
-)  # fmt: skip
+ALLOWABLE = (*HYPER, "replay.ratio", "replay.online", "version")
 PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium")
 
 
