@@ -89,3 +89,26 @@ def test_config_prints_what_can_be_set(tmp_path: Path) -> None:
 def test_envs_lists_the_suites(tmp_path: Path) -> None:
     result = call("envs", folder=tmp_path)
     assert result.returncode == 0 and all(name in result.stdout for name in ("toy:", "gymnax:", "minigrid:"))
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(75)])
+def test_a_run_that_was_asked_to_stop_ends_with_the_code_for_trying_again(monkeypatch, tmp_path, end) -> None:
+    from typer.testing import CliRunner
+
+    from dreamer_agent import api, cli
+
+    def stopped(*_: object, **__: object) -> None:
+        raise end
+
+    monkeypatch.setattr(api, "train", stopped)
+    result = CliRunner().invoke(cli.app, ["train", "CartPole-v1", "--preset", "classic", "--run", str(tmp_path)])
+    assert result.exit_code == 75 and "the same command goes on" in result.output
+
+
+def test_what_may_not_be_allowed_is_said(tmp_path) -> None:
+    from dreamer_agent.config import load_config
+    from dreamer_agent.errors import ConfigError
+    from dreamer_agent.training import run_directory
+
+    with pytest.raises(ConfigError, match=r"'model\.units' .* cannot be changed.*replay\.ratio"):
+        run_directory.check(tmp_path, load_config(), allow=["model.units"])

@@ -133,7 +133,7 @@ def _wait_for_moment(life: Life, folder: Path, number: int, share: float, rng: r
     """Wait for the moment of a kill; gives a name for it."""
     if number % 3 == 1:
         seen = max(complete(folder / "checkpoints"), default=0)
-        nth = seen + rng.randint(0, 2) * 100
+        nth = seen + rng.randint(0, 1) * 100
 
         def writing() -> bool:
             names = [path.name[1:] for path in (folder / "checkpoints").glob(".*")]

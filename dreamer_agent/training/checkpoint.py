@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -94,14 +95,14 @@ class Checkpoint:
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         try:
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-                return AgentState(
-                    **checkpointer.restore(self.folder / AGENT, args=ocp.args.StandardRestore(template))
-                )
+                restored = checkpointer.restore(self.folder / AGENT, args=ocp.args.StandardRestore(template))
         except ValueError as error:
             raise RunDirectoryError(
                 f"The checkpoint in {self.folder} does not fit this model ({_first_line(error)}): "
                 "use the configuration that it was trained with, or another run directory."
             ) from error
+        # Orbax binds arrays to their device, and programs would be compiled once more for such.
+        return AgentState(**jax.tree.map(lambda x: jnp.array(np.asarray(x)), restored))
 
     def raw_agent(self) -> dict[str, Any]:
         """The learner as nested dicts of arrays, whatever its shapes."""

@@ -79,14 +79,14 @@ def test_until_it_learns_a_seed_stores_what_it_stores_alone(tmp_path: Path) -> N
 
     alone = DeviceTrainer.open(configs[1], tmp_path / "alone", quiet=True)
     alone.run(60)
-    one, other = alone.replay.save(), together.members[1].replay.save()
-    count = min(one["added"][0], other["added"][0])  # the clock of a population is its slowest seed
+    one, other = (each.replay.state for each in (alone, together.members[1]))
+    count = min(int(one.added[0]), int(other.added[0]))  # the clock of a population is its slowest seed
     assert count > 25
 
     def same(a: Any, b: Any) -> None:
         np.testing.assert_allclose(a[:, :count], b[:, :count], atol=1e-4)
 
-    jax.tree.map(same, one["data"], other["data"])
+    jax.tree.map(same, one.data, other.data)
     jax.tree.map(np.testing.assert_array_equal, alone.state.params, together.members[1].state.params)
     together.close()
     alone.close()
