@@ -1,0 +1,69 @@
+"""Environments that fail while a run trains on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamer_agent.config import Config, merge
+from dreamer_agent.errors import EnvironmentFault
+from dreamer_agent.training.checkpoint import newest
+from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.metrics import read_metrics
+from tests.conftest import small_config
+
+
+def config_of(folder: Path, plan: dict, *overrides: str) -> Config:
+    config = small_config(
+        "env.id=tests.envs.faulty:Faulty", "env.num_envs=2", "replay.ratio=1", "replay.prefill=1000",
+        "train.log_every=20", "train.checkpoint_every=40", "train.steps=200", *overrides,
+    )  # fmt: skip
+    return merge(config, {"env": {"kwargs": {"memory": str(folder / "memory"), "plan": plan}}})
+
+
+@pytest.mark.parametrize("isolate", ["false", "true"])
+def test_a_run_goes_on_and_counts(tmp_path: Path, isolate: str, capsys) -> None:
+    plan = {"raise": [31], "nan": [50], "shape": [77]} | ({"exit": [90]} if isolate == "true" else {})
+    trainer = Trainer.open(config_of(tmp_path, plan, f"env.isolate={isolate}"), tmp_path / "run")
+    trainer.run(120)
+    trainer.close()
+    faults = len(plan)
+    assert trainer.counters.faults == faults and trainer.counters.env_steps >= 120
+    counted = [row["env_faults"] for row in read_metrics(tmp_path / "run")]
+    assert counted[0] == 0 and counted[-1] == faults and counted == sorted(counted)
+    said = capsys.readouterr().out
+    assert "ValueError: the arm fell off" in said and f"({faults} in all)" in said
+    data = trainer.replay.save().steps
+    cut = data["is_last"] & ~data["is_terminal"]
+    assert np.isfinite(data["obs"]["numbers"]).all() and cut.sum() >= faults
+    assert (data["is_last"][:-1] == data["is_first"][1:]).sum() >= len(data["is_last"]) - 3
+
+
+def test_one_that_keeps_failing_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {"raise": list(range(100, 1000))}, "env.max_faults=2")
+    trainer = Trainer.open(config, tmp_path / "run", quiet=True)
+    with pytest.raises(
+        EnvironmentFault, match=r"Environment \d .* failed 3 times in a row.*the arm fell off.*check"
+    ):
+        trainer.run(200)
+    trainer.close()
+    checkpoint = newest(tmp_path / "run")
+    assert 80 < checkpoint.step == trainer.counters.env_steps <= 110
+    mended = Trainer.open(merge(config, {"env": {"max_faults": 2}}), tmp_path / "run", quiet=True)
+    assert mended.counters.env_steps == checkpoint.step and not mended.whole  # it failed in the middle of a step
+    mended.close()
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {"raise": [31, 71]})
+    trainer = Trainer.open(config, tmp_path / "run", quiet=True)
+    trainer.run(50)
+    trainer.close()
+    assert trainer.counters.faults == 1
+    resumed = Trainer.open(config, tmp_path / "run", quiet=True)
+    assert resumed.whole and resumed.counters.faults == 1
+    resumed.run(100)
+    resumed.close()
+    assert resumed.counters.faults == 2
