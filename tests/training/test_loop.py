@@ -14,6 +14,7 @@ from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
 from dreamer_agent.training import train
 from dreamer_agent.training.callbacks import Callback
+from dreamer_agent.training.checkpoint import newest
 from dreamer_agent.training.loop import crossed
 from dreamer_agent.training.run_directory import newest_step
 from tests.conftest import small_config
@@ -57,6 +58,10 @@ def test_the_same_seed_repeats_the_run(run: Path, tmp_path: Path) -> None:
     assert [without_clock(a) for a in rows(run)] == [without_clock(b) for b in rows(tmp_path / "again")]
     train(short("train.steps=200", "seed=1"), tmp_path / "other", quiet=True)
     assert without_clock(rows(run)[-1]) != without_clock(rows(tmp_path / "other")[-1])
+    one, again, other = (newest(folder).commit for folder in (run, tmp_path / "again", tmp_path / "other"))
+    digests = [[file["sha256"] for file in commit["replay"]["steps"]] for commit in (one, again, other)]
+    assert one["agent"] == again["agent"] != other["agent"]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_the_same_directory_resumes(run: Path, tmp_path: Path) -> None:
