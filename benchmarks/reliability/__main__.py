@@ -136,7 +136,8 @@ def main() -> None:
 def keep(path: Path, name: str, result: dict[str, Any], start: float) -> None:
     """Merge one result into the file."""
     results = json.loads(path.read_text()) if path.exists() else {}
-    command = "python -m benchmarks.reliability " + " ".join(sys.argv[1:])
+    told = [word for i, word in enumerate(sys.argv) if i and "--out" not in sys.argv[i - 1 : i + 1]]
+    command = " ".join(["python -m benchmarks.reliability", *told])
     results[name] = {**result, "command": command, "provenance": provenance()}
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     print(f"{name}: {json.dumps(result)[:300]} ({(time.time() - start) / 60:.1f} min)", flush=True)

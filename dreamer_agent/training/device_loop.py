@@ -27,6 +27,7 @@ from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.loop import Trainer
 from dreamer_agent.training.opening import replay_sizes
+from dreamer_agent.training.skipped import look_at_skips
 from dreamer_agent.training.updates import SkippedUpdate
 
 MOST_UPDATES = {"cpu": 8}  # of one chunk, so that signals and the screen do not wait for more than seconds
@@ -175,10 +176,12 @@ class DeviceTrainer(Trainer):
     def _sampling_key(self) -> Any:
         return jax.random.fold_in(jax.random.PRNGKey(self._sampling_seed), SAMPLING)
 
-    def _reseed(self) -> None:
+    def reseed(self) -> None:
+        """As the host's."""
         self.replay_key = self._sampling_key()
 
-    def _make_replay(self, config: Config) -> Any:
+    def make_replay(self, config: Config) -> Any:
+        """As the host's, with the program that works on it."""
         held = getattr(self, "replay", None)
         if held is not None and held.replay.capacity == budget.kept_steps(config):
             return HeldReplay(held.replay)  # the program that is compiled for it stays
@@ -209,9 +212,10 @@ class DeviceTrainer(Trainer):
         self._count_faults(int(faults.total.sum()), self.program.env.told(faults) if faults.total.any() else "")
         self._check(faults)
         self.updates.skips = Skips(*map(int, jax.device_get(self.state.skips)))
-        self._look_at_skips()
+        look_at_skips(self)
 
-    def _faults_told(self) -> int:
+    def faults_told(self) -> int:
+        """How many faults the environments have counted."""
         return int(self.driver.acting.env.faults.total.sum())
 
     def _check(self, faults: Faults) -> None:

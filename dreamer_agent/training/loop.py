@@ -12,7 +12,6 @@ Neither an evaluation nor a checkpoint changes anything of what training sees: w
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
@@ -26,11 +25,11 @@ import jax
 from dreamer_agent.agent import Agent, AgentState, Metrics, hyper_parameters
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv, make_env
-from dreamer_agent.errors import ConfigError, NumericsError, RunDirectoryError
-from dreamer_agent.files import write_text, write_tree
+from dreamer_agent.errors import ConfigError, RunDirectoryError
+from dreamer_agent.files import write_text
 from dreamer_agent.registry import import_plugins, in_one_line
 from dreamer_agent.replay import Mark
-from dreamer_agent.training import budget, run_directory
+from dreamer_agent.training import budget
 from dreamer_agent.training.callbacks import Callback, as_callbacks
 from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints
 from dreamer_agent.training.driver import Driver, Launched, env_steps
@@ -39,13 +38,20 @@ from dreamer_agent.training.interrupt import end_of, on_interrupt
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
 from dreamer_agent.training.opening import EnvFactory, check_folder, introduction, make_replay, prepare_folder
 from dreamer_agent.training.progress import Counters, Stopwatch, Window
-from dreamer_agent.training.saving import RECENT, cut_episodes, put_back, snapshot
+from dreamer_agent.training.saving import (
+    RECENT,
+    cut_episodes,
+    make_room,
+    put_back,
+    restore_callbacks,
+    resumed,
+    snapshot,
+)
 from dreamer_agent.training.screen import Screen
+from dreamer_agent.training.skipped import count_skips, look_at_skips
 from dreamer_agent.training.startup import Startup
-from dreamer_agent.training.updates import SkippedUpdate, Updates, updates_per_dispatch
+from dreamer_agent.training.updates import Updates, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
-
-SKIPPED, KEPT_SKIPPED = "skipped", 3  # batches of skipped updates that are kept to be looked at
 
 
 def train(
@@ -94,8 +100,8 @@ class Trainer:
         self.known_faults = 0  # of these environments
         self.recent: deque[float] = deque(maxlen=RECENT)  # returns of training episodes
         self.evaluated: float | None = None  # the mean return of the last evaluation on the way
-        self.replay = self._make_replay(config)
-        self._reseed()
+        self.replay = self.make_replay(config)
+        self.reseed()
         state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
         # The numbers of this run: its agent may be shared with runs that have others.
         self.state = state._replace(hyper=hyper_parameters(config, env.obs_specs))
@@ -107,7 +113,7 @@ class Trainer:
         positions: dict[str, int] = {}
         checkpoint = self.checkpoints.newest()
         if checkpoint is not None:
-            positions = self._resume(checkpoint)
+            positions = self.resume_from(checkpoint)
         elif config.init_from:
             self._start_from(Path(config.init_from))
         self.writer = MetricsWriter(folder, self.counters.env_steps, config, positions)
@@ -177,7 +183,7 @@ class Trainer:
         for line in introduction(self.config, self.folder, self.agent, self.env, sizes):
             self.screen.say(line)
         if self.counters.env_steps:
-            self.screen.say(self._resumed())
+            self.screen.say(resumed(self))
 
     def run(self, until: int, callbacks: Any = None) -> None:
         """Train until `until` env steps have been made, or a callback ends it; then write a checkpoint.
@@ -201,7 +207,7 @@ class Trainer:
         """Get ready to train until `until` env steps."""
         self.until, self.callbacks = until, as_callbacks(callbacks)
         self.stopping, self.interrupted = False, 0
-        self._restore_callbacks()
+        restore_callbacks(self)
         if self.counters.env_steps >= until:
             self.screen.say(
                 f"nothing to train: the run has {self.counters.env_steps:,} of {until:,} env steps already "
@@ -209,7 +215,7 @@ class Trainer:
             )
         if self.driver.broken:
             cut_episodes(self)
-        self._make_room(until)
+        make_room(self, until)
         self.window.start_clock(self.counters)
         self.clock.reset()
         self.screen.begin(until, self.counters.env_steps)
@@ -222,7 +228,7 @@ class Trainer:
         """Log and write what the training has come to; one that was interrupted is only written."""
         if not self.interrupted:
             self._finish()
-            self._count_skips()
+            count_skips(self)
             if self.counters.env_steps > self.window.first_step:
                 self._log()
         self.startup.close()
@@ -329,10 +335,12 @@ class Trainer:
                 f"{folder} could not be written ({in_one_line(copy.failure)}): make room there."
             )
 
-    def _make_replay(self, config: Config) -> Any:
+    def make_replay(self, config: Config) -> Any:
+        """An empty replay for `config`."""
         return make_replay(config, self.agent, self.folder)
 
-    def _reseed(self) -> None:
+    def reseed(self) -> None:
+        """Seed the replay's samples as the configuration and the rollbacks say."""
         self.replay.seed = self._sampling_seed
 
     @property
@@ -361,7 +369,7 @@ class Trainer:
             raise
         for metrics in launched:
             self._call("on_update", metrics)
-        self._look_at_skips()
+        look_at_skips(self)
 
     def _launch(self) -> list[Launched]:
         """Hand the rows that wait to the policy, with the parameters of all updates so far."""
@@ -397,7 +405,7 @@ class Trainer:
             for rows, step in self.driver.take(acts):
                 self.replay.add(step, rows.mask)
                 self.counters.env_steps += env_steps(rows)
-        self._count_faults(self._faults_told(), getattr(self.env, "last_fault", ""))
+        self._count_faults(self.faults_told(), getattr(self.env, "last_fault", ""))
         finished = self.driver.finished()
         self.counters.episodes += len(finished)
         self.window.episodes += finished
@@ -405,7 +413,7 @@ class Trainer:
         for episode in finished:
             self._call("on_episode", episode)
 
-    def _faults_told(self) -> int:
+    def faults_told(self) -> int:
         """How many faults the environments have counted."""
         return getattr(self.env, "faults", 0)
 
@@ -442,67 +450,12 @@ class Trainer:
         self.window = Window.since(self.counters)
         self.clock.reset()
 
-    def _resume(self, checkpoint: Checkpoint) -> dict[str, int]:
+    def resume_from(self, checkpoint: Checkpoint) -> dict[str, int]:
         """Go on from `checkpoint`; the positions of the loggers there."""
         positions, self.whole = put_back(self, checkpoint)
-        self._reseed()
+        self.reseed()
         self.saved = self.checkpoints.since
         return positions
-
-    def _resumed(self) -> str:
-        where = f"resuming at env step {self.counters.env_steps:,}, update {self.counters.updates:,}"
-        if self.whole:
-            return f"{where}: exactly where it was"
-        why = getattr(self.env, "why_no_state", lambda: None)() or "the environments"
-        return f"{where}: episodes begin anew, those under way count as cut ({why} cannot be saved)"
-
-    def _restore_callbacks(self) -> None:
-        """Give callbacks back what a checkpoint holds of them, if they are the same ones again."""
-        states, self.callback_states = self.callback_states, []
-        for callback, saved in zip(self.callbacks, states, strict=False):
-            if saved is not None and saved["name"] == type(callback).__name__:
-                callback.set_state(saved["state"])  # type: ignore[attr-defined]
-
-    def _look_at_skips(self) -> None:
-        """Count updates that were not finite; go back to a checkpoint where there were too many in a row."""
-        in_a_row = self._count_skips()
-        if in_a_row >= self.config.train.max_skipped:
-            self._roll_back(in_a_row)
-
-    def _count_skips(self) -> int:
-        """Count updates that were not finite and keep their batches; the number of the last ones in a row."""
-        skipped, self.updates.skipped = self.updates.skipped, []
-        total, in_a_row = self.updates.skips
-        self.counters.skipped = total
-        if not skipped:
-            return in_a_row
-        for each in skipped[-KEPT_SKIPPED:]:
-            keep_batch(self.folder / SKIPPED, each, self.replay)
-        numbers = f"update {skipped[-1].number:,}, {total:,} in all, {in_a_row:,} in a row"
-        self.screen.say(f"skipped an update whose loss or gradient is not finite ({numbers}); its batch is kept")
-        return in_a_row
-
-    def _roll_back(self, in_a_row: int) -> None:
-        """Go back to the last checkpoint before the trouble, once; then `NumericsError`."""
-        problem = (
-            f"The loss or the gradient of {in_a_row:,} updates in a row was not finite (batches in "
-            f"{self.folder / SKIPPED})"
-        )
-        self.checkpoints.settle()
-        checkpoint = None if self.counters.rollbacks else self.checkpoints.newest(before_skips=True)
-        if checkpoint is None:
-            again = ", again after going back to a checkpoint" if self.counters.rollbacks else ""
-            raise NumericsError(
-                f"{problem}{again}: look for huge observations and rewards there, or lower "
-                "optimizer.learning_rate (--allow optimizer.learning_rate lets this run go on with another)."
-            )
-        self.screen.say(f"{problem}: back to the checkpoint at env step {checkpoint.step:,}, with other batches")
-        positions = self._resume(checkpoint)
-        self.counters.rollbacks += 1
-        self.state = self.state._replace(key=jax.random.fold_in(self.state.key, self.counters.rollbacks))
-        self._reseed()
-        self.writer.resume(self.counters.env_steps, positions)
-        self.saved = None
 
     def _tell_failure(self) -> None:
         if self.checkpoints.failure is not None:
@@ -516,22 +469,6 @@ class Trainer:
         self.state, transfer = start_from(self.state, read_weights(source))
         for line in transfer.report(str(source)):
             self.screen.say(line)
-
-    def _make_room(self, until: int) -> None:
-        """A larger replay, where the run is to be longer than it was made for and nothing was dropped yet."""
-        train = dataclasses.replace(self.config.train, steps=max(until, self.config.train.steps))
-        config = dataclasses.replace(self.config, train=train)
-        if budget.kept_steps(config) > budget.kept_steps(self.config) and not self.replay.dropped:
-            budget.check(config, self.agent, self.free_memory(), budget.free_disk(self.folder))
-            self.save()  # what has changed until now: the larger one begins to tell anew
-            self.checkpoints.settle()
-            before, self.replay = self.replay, self._make_replay(config)
-            self.replay.restore([before.save()])
-            self._reseed()
-            self.saved = self.checkpoints.since = self.replay.mark()
-        if config != self.config:
-            self.config = config
-            run_directory.prepare(self.folder, config)
 
     def _call(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:
@@ -547,16 +484,6 @@ class Trainer:
                 f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "
                 f"± {score['return_std']:.1f} over {score['episodes']} episodes{_cut(score)}"
             )
-
-
-def keep_batch(folder: Path, skipped: SkippedUpdate, replay: Any) -> None:
-    """Write the batch of a skipped update to `folder`, in place of the oldest one there."""
-    batch = replay.gather(skipped.ids) if skipped.batch is None else skipped.batch
-    folder.mkdir(exist_ok=True)
-    content = {"update": skipped.number, "ids": skipped.ids, "batch": batch}
-    write_tree(folder / f"update-{skipped.number:09d}.npz", content)
-    for path in sorted(folder.glob("update-*.npz"))[:-KEPT_SKIPPED]:
-        path.unlink()
 
 
 def _cut(score: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.replay import Mark
+from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.checkpoint import Checkpoint, Snapshot, on_host
 from dreamer_agent.training.progress import Counters, Window
 
@@ -51,7 +53,7 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
         trainer.counters = Counters(**loop["counters"])
         trainer.state = checkpoint.agent(trainer.state)._replace(hyper=trainer.state.hyper)
         if trainer.replay.mark().added.any():
-            trainer.replay = trainer._make_replay(trainer.config)
+            trainer.replay = trainer.make_replay(trainer.config)
         trainer.replay.restore(trainer.checkpoints.store.load(checkpoint.index))
         trainer.checkpoints.since = trainer.replay.mark()
         trainer.updates.restore(loop["updates"])
@@ -68,7 +70,7 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
         ) from error
     if not whole:
         cut_episodes(trainer)
-    trainer.known_faults = trainer._faults_told()
+    trainer.known_faults = trainer.faults_told()
     return positions, whole
 
 
@@ -90,3 +92,38 @@ def saved_callback(callback: Any) -> dict[str, Any] | None:
     """What a callback wants to be kept of it."""
     get_state = getattr(callback, "get_state", None)
     return None if get_state is None else {"name": type(callback).__name__, "state": get_state()}
+
+
+def restore_callbacks(trainer: Trainer) -> None:
+    """Give callbacks back what a checkpoint holds of them, if they are the same ones again."""
+    states, trainer.callback_states = trainer.callback_states, []
+    for callback, saved in zip(trainer.callbacks, states, strict=False):
+        if saved is not None and saved["name"] == type(callback).__name__:
+            callback.set_state(saved["state"])  # type: ignore[attr-defined]
+
+
+def resumed(trainer: Trainer) -> str:
+    """What to say of a run that goes on."""
+    where = f"resuming at env step {trainer.counters.env_steps:,}, update {trainer.counters.updates:,}"
+    if trainer.whole:
+        return f"{where}: exactly where it was"
+    why = getattr(trainer.env, "why_no_state", lambda: None)()
+    reason = f"{why} cannot be saved" if why else "their state was not saved"
+    return f"{where}: episodes begin anew, those under way count as cut ({reason})"
+
+
+def make_room(trainer: Trainer, until: int) -> None:
+    """A larger replay, where the run is to be longer than it was made for and nothing was dropped yet."""
+    train = dataclasses.replace(trainer.config.train, steps=max(until, trainer.config.train.steps))
+    config = dataclasses.replace(trainer.config, train=train)
+    if budget.kept_steps(config) > budget.kept_steps(trainer.config) and not trainer.replay.dropped:
+        budget.check(config, trainer.agent, trainer.free_memory(), budget.free_disk(trainer.folder))
+        trainer.save()  # what has changed until now: the larger one begins to tell anew
+        trainer.checkpoints.settle()
+        before, trainer.replay = trainer.replay, trainer.make_replay(config)
+        trainer.replay.restore([before.save()])
+        trainer.reseed()
+        trainer.saved = trainer.checkpoints.since = trainer.replay.mark()
+    if config != trainer.config:
+        trainer.config = config
+        run_directory.prepare(trainer.folder, config)

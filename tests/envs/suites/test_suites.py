@@ -164,8 +164,7 @@ def from_a_changed_start(suite: str, change: Callable[[Any], Any]) -> Rows:
     """The row after one step from a state in which `change` was made, in both environments."""
     env = played_of(suite).env
     env.reset(0)
-    key, state, done, time = env._carry
-    env._carry = key, change(state), done, time
+    env._carry = env._carry._replace(state=change(env._carry.state))
     spec = env.act_specs["action"]
     (rows,) = env.step({"action": np.zeros((2, *spec.shape), spec.dtype)})
     return rows
