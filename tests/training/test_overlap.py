@@ -103,8 +103,8 @@ def aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Agent]:
-    """One agent for all runs here, so that its programs are compiled once."""
+def shared(learner) -> Iterator[Agent]:
+    """One agent for all runs here, so that its programs are compiled once. That of the session is made before."""
     agent = Agent.create(short(1), OBS, ACT)
     patch = pytest.MonkeyPatch()
     patch.setattr(Agent, "create", lambda *_: agent)
