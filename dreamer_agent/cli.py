@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dreamer_agent.config import Config, all_keys, preset_names, to_dict
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, SpaceError
+from dreamer_agent.interrupt import REQUEUE, requeued
 from dreamer_agent.registry import in_one_line
 
 app = typer.Typer(
@@ -69,21 +70,30 @@ def train(
     Without --preset, one is chosen by what the environment observes. The same command goes on where it stopped,
     also after a kill. Exit code 75: it was asked to stop (Ctrl-C, SIGTERM) and has saved; start it again.
     """
+    folder = run
+    try:
+        with requeued():
+            from dreamer_agent import api
+
+            config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
+            folder = run or (Path("runs") if seeds else api.default_folder(config))
+            if seeds:
+                _train_seeds(config, seeds, folder)
+            else:
+                _train(config, folder, allow or ())
+    except (KeyboardInterrupt, SystemExit):
+        learned = f"; what was learned is in {folder}" if folder and folder.exists() else ""
+        typer.echo(f"stopped{learned}; the same command goes on from there", err=True)
+        raise typer.Exit(REQUEUE) from None
+
+
+def _train(config: Config, folder: Path, allow: list[str] | tuple[str, ...]) -> None:
+    """Train a run, and draw what it learned."""
     import psutil
 
     from dreamer_agent import api, plots
-    from dreamer_agent.training.interrupt import REQUEUE
 
-    config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
-    folder = run or (Path("runs") if seeds else api.default_folder(config))
-    try:
-        if seeds:
-            _train_seeds(config, seeds, folder)
-            return
-        api.train(config, folder, began=psutil.Process().create_time(), allow=allow or ())
-    except (KeyboardInterrupt, SystemExit):
-        typer.echo(f"stopped; what was learned is in {folder}, and the same command goes on from there", err=True)
-        raise typer.Exit(REQUEUE) from None
+    api.train(config, folder, began=psutil.Process().create_time(), allow=allow)
     try:
         pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
     except Exception as error:  # a dream makes environments of its own, which may fail in many ways

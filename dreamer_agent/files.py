@@ -85,12 +85,12 @@ class replacing:
                 self.beside.unlink(missing_ok=True)
         if kind is None:
             self.beside.replace(self.path)
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in `folder` to disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Bring the bytes of a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -15,7 +15,9 @@ import dreamer_agent
 
 PACKAGE = Path(dreamer_agent.__file__).parent
 
-LEAVES = {"errors", "specs", "config", "registry", "compiling", "files", "version"}  # anyone may import these
+LEAVES = {  # anyone may import these
+    "errors", "specs", "config", "registry", "compiling", "files", "interrupt", "version",
+}  # fmt: skip
 SUPPLIERS = {"replay", "envs"}  # they import nothing but the leaves
 ORDER = [
     {"ops"}, {"distributions"}, {"nets"}, {"world_model"}, {"behaviour", "planning", "optim"}, {"agent"},

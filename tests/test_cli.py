@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,23 @@ def test_a_run_that_was_asked_to_stop_ends_with_the_code_for_trying_again(monkey
     monkeypatch.setattr(api, "train", stopped)
     result = CliRunner().invoke(cli.app, ["train", "CartPole-v1", "--preset", "classic", "--run", str(tmp_path)])
     assert result.exit_code == 75 and "the same command goes on" in result.output
+
+
+def signals_as_it_is_made(**_: object) -> None:
+    """An environment on which a run waits while a scheduler takes back the machine."""
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_also_before_the_training_has_begun(tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from dreamer_agent import cli
+
+    folder = tmp_path / "run"
+    arguments = ["train", f"{__name__}:signals_as_it_is_made", "--preset", "classic", "--run", str(folder)]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 75 and "the same command goes on" in result.output
+    assert not folder.exists() and "what was learned" not in result.output
 
 
 def test_what_may_not_be_allowed_is_said(tmp_path) -> None:

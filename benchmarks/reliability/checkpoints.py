@@ -31,13 +31,16 @@ def measured(size: str, steps: int, ratio: float, every: int, folder: Path, roun
     row = map_layout(lambda shape, dtype: rng.integers(0, 2, (16, *shape)).astype(dtype), layout_of(agent))
     _go_on(replay, row, steps + every, 0)
     checkpoints = Checkpoints(folder)
-    out: dict[str, list[float]] = {"blocked_s": [], "written_s": [], "gb": [], "rows_changed": []}
+    updates = int(every * ratio / (config.replay.batch_size * config.replay.batch_length))
+    names = ("blocked_s", "written_s", "longest_update_s", "longest_update_alone_s", "gb", "rows_changed")
+    out: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
         start = time.monotonic()
-        difference = replay.save(checkpoints.since)
+        difference = replay.save_later(checkpoints.since)
         agent_copy, mark = on_host(state), replay.mark()
         checkpoints.save(Snapshot(1000 + number, agent_copy, {}, difference, mark))
         blocked = time.monotonic() - start
+        beside = _go_on(replay, row, 0, updates // 4)  # the first of them are made while it is written
         checkpoints.settle()
         assert checkpoints.failure is None and checkpoints.index is not None
         written = [f for f in checkpoints.index.files if f.name[:-4].split("-")[1] == f"{number + 1:06d}"]
@@ -45,18 +48,25 @@ def measured(size: str, steps: int, ratio: float, every: int, folder: Path, roun
             out["blocked_s"].append(round(blocked, 3))
             out["written_s"].append(round(time.monotonic() - start - blocked, 3))
             out["gb"].append(round(sum(file.bytes for file in written) / 1e9, 4))
-            out["rows_changed"].append(len(difference.changed["step"]))
+            out["rows_changed"].append(sum(file.rows for file in written if file.name.startswith("changed")))
+            out["longest_update_s"].append(round(beside, 3))
         else:
             first = {"blocked_s": round(blocked, 3), "gb": round(sum(f.bytes for f in written) / 1e9, 3)}
-        _go_on(replay, row, every, int(every * ratio / (config.replay.batch_size * config.replay.batch_length)))
+        alone = _go_on(replay, row, every, updates - updates // 4)
+        if number:
+            out["longest_update_alone_s"].append(round(alone, 3))
     checkpoints.close()
     return {"size": size, "replay_steps": steps, "ratio": ratio, "every": every, "first": first, **out}
 
 
-def _go_on(replay: HostReplay, row: dict[str, Any], env_steps: int, updates: int) -> None:
-    """Steps and updates as a run makes them, without the learner."""
+def _go_on(replay: HostReplay, row: dict[str, Any], env_steps: int, updates: int) -> float:
+    """Steps and updates as a run makes them, without the learner; the seconds of the longest update."""
     for _ in range(env_steps // 16):
         replay.add(row)
+    longest = 0.0
     for _ in range(updates):
+        start = time.monotonic()
         batch, ids = replay.sample()
         replay.update_latents(ids, {key: value[:, replay.context :] for key, value in batch["latent"].items()})
+        longest = max(longest, time.monotonic() - start)
+    return longest

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from dreamer_agent.replay import ReplayStore
-from dreamer_agent.replay.host import pairs
 from dreamer_agent.replay.saved import put_back
+from dreamer_agent.replay.trees import map_tree
 from dreamer_agent.training.checkpoint import Checkpoint, complete
 from dreamer_agent.training.metrics import read_metrics
 
@@ -177,6 +177,7 @@ def asked_to_stop(
     """Send a signal at a random moment of a run; seconds until it ended, its exit code, its last line."""
     life = Life(kind, folder, overrides)
     life.wait_until(lambda: bool(complete(folder / "checkpoints")))
+    life.wait_until_training()
     time.sleep(rng.uniform(0, seconds))
     start = time.monotonic()
     code = life.kill(number)
@@ -204,13 +205,9 @@ def contents(run: Path, checkpoint: Checkpoint) -> Any:
     for saved in ReplayStore(run / "replay").load(index):
         if data is None:
             shape = len(index.added), index.length
-            data = _map(lambda x: np.zeros((*shape, *x.shape[1:]), x.dtype), saved.steps)  # noqa: B023
-        put_back(saved, data, index.length, pairs)
+            data = map_tree(lambda x: np.zeros((*shape, *x.shape[1:]), x.dtype), saved.steps)  # noqa: B023
+        put_back(saved, data, index.length)
     return {"data": data, "added": index.added, "served": index.served, "samples": index.samples}
-
-
-def _map(function: Any, tree: Any) -> Any:
-    return {k: _map(function, v) for k, v in tree.items()} if isinstance(tree, dict) else function(tree)
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import dreamer_agent
 from benchmarks.reliability.kinds import config_of
+from dreamer_agent.errors import DreamerError
+from dreamer_agent.interrupt import REQUEUE, requeued
 
 
 def main() -> None:
-    import dreamer_agent
-    from dreamer_agent.errors import DreamerError
-    from dreamer_agent.training.interrupt import REQUEUE
-
     kind, folder, *overrides = sys.argv[1:]
     try:
-        dreamer_agent.train(config_of(kind, *overrides), Path(folder))
+        with requeued():
+            dreamer_agent.train(config_of(kind, *overrides), Path(folder))
     except (KeyboardInterrupt, SystemExit):
         sys.exit(REQUEUE)
     except DreamerError as error:

@@ -33,6 +33,7 @@ from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import Evaluation, Trainer, evaluate, run_directory
 from dreamer_agent.training.loop import open_trainer
 from dreamer_agent.training.opening import SPACES
+from dreamer_agent.training.saving import save_as
 
 Overrides = Mapping[str, Any] | Sequence[str]
 
@@ -172,7 +173,7 @@ class Dreamer:
         """
         folder = Path(path)
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-            self._open().save_as(folder)
+            save_as(self._open(), folder)
             return folder
         if not overwrite or not (folder / "config.yaml").is_file():
             more = ", or pass overwrite=True" if (folder / "config.yaml").is_file() else ""
@@ -182,7 +183,7 @@ class Dreamer:
                 f"{folder} is the run directory of this agent: its learning is kept there anyway."
             )
         new, old = (_unused(folder.with_name(f".{folder.name}.{what}")) for what in ("new", "old"))
-        self._open().save_as(new)
+        save_as(self._open(), new)
         folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old)

@@ -6,7 +6,7 @@ can be restored in the other. Only the random numbers differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_agent.replay import windows
-from dreamer_agent.replay.host import STAMP, HostReplay, Layout, Tree, map_layout, pairs, ring_length
+from dreamer_agent.replay.host import STAMP, HostReplay, Layout, map_layout, ring_length
 from dreamer_agent.replay.saved import Mark, Saved, difference
+from dreamer_agent.replay.trees import Tree, pairs
 
 Array = jax.Array
 NEVER = np.iinfo(np.int32).max
@@ -130,9 +131,13 @@ class DeviceReplay:
 
     def save(self, state: ReplayState, since: Mark | None = None) -> Saved:
         """As `HostReplay.save`."""
+        return self.save_later(state, since)()
+
+    def save_later(self, state: ReplayState, since: Mark | None = None) -> Callable[[], Saved]:
+        """As `HostReplay.save_later`; until it is called, the rows take memory of the device a second time."""
         added, served = np.array(state.added, np.int64), np.array(state.served, np.int64)
 
-        def take(names: tuple[str, ...], streams: np.ndarray, slots: np.ndarray) -> Tree:
+        def take(names: tuple[str, ...], streams: np.ndarray, slots: np.ndarray) -> Callable[[], Tree]:
             return _taken({name: state.data[name] for name in names or state.data}, streams, slots)
 
         counters = self.length, added, served, int(state.samples)
@@ -187,16 +192,20 @@ def _stamped(state: ReplayState, changed: Tree, streams: Array, slots: Array) ->
     return state._replace(data=state.data | changed, stamps=stamps, writes=writes)
 
 
-def _taken(data: Tree, streams: np.ndarray, slots: np.ndarray) -> Tree:
-    """Rows of `data` on the host: fetched in pieces of one size, so that there is one program for any number."""
+def _taken(data: Tree, streams: np.ndarray, slots: np.ndarray) -> Callable[[], Tree]:
+    """Copies of rows of `data` for the host to fetch; in pieces of one size, so that one program makes all."""
     count = len(streams)
     pieces = []
     for start in range(0, max(count, 1), PIECE):
         index = np.zeros((2, PIECE), np.int32)
         part = np.stack([streams[start : start + PIECE], slots[start : start + PIECE]])
         index[:, : part.shape[1]] = part
-        pieces.append(jax.device_get(_piece(data, index)))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *pieces)
+        pieces.append(_piece(data, index))
+
+    def fetch() -> Tree:
+        return jax.tree.map(lambda *x: np.concatenate(x)[:count], *jax.device_get(pieces))
+
+    return fetch
 
 
 @jax.jit

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from dreamer_agent.replay import windows
+from dreamer_agent.replay.copying import LaterCopy
 from dreamer_agent.replay.saved import Mark, Reach, Saved, difference, put_back
+from dreamer_agent.replay.trees import Tree, map_tree, pairs
 
-Tree = dict[str, Any]
 Layout = Mapping[str, Any]  # nested: name -> (shape, dtype) of one step
 FLAGS = ("is_first", "is_last", "is_terminal")
 STAMP = np.dtype(np.int32)  # for each step held: the number of the last write into it
@@ -40,11 +41,13 @@ class HostReplay:
         self.added = np.zeros(num_envs, np.int64)
         self.served = np.zeros(num_envs, np.int64)
         self.samples = 0
+        self.copies: list[LaterCopy] = []  # that may not be complete
 
     def add(self, step: Tree, mask: np.ndarray | None = None) -> None:
         """Append one step `[E, ...]` to every stream, or to those where `mask` `[E]` is true."""
         streams = np.arange(len(self.added)) if mask is None else np.flatnonzero(mask)
         slots = self.added[streams] % self.length
+        self._before_writing((streams, slots))
         for store, value in pairs(self.data, step):
             store[streams, slots] = value if mask is None else np.asarray(value)[streams]
         self.added[streams] += 1
@@ -62,7 +65,7 @@ class HostReplay:
         streams, starts = self._choose()
         steps = starts[:, None] + np.arange(self.size)
         slots = steps % self.length
-        batch = _map(lambda store: store[streams[:, None], slots], self.data)
+        batch = map_tree(lambda store: store[streams[:, None], slots], self.data)
         following = (steps + 1) % self.length
         known = steps + 1 < self.added[streams][:, None]
         batch["is_last"] = batch["is_last"] | (self.data["is_first"][streams[:, None], following] & known)
@@ -71,7 +74,7 @@ class HostReplay:
     def gather(self, ids: np.ndarray) -> Tree:
         """The rows of the windows `ids` as they are now, `[B, C + T, ...]`."""
         slots = (ids[:, 1:] + np.arange(self.size)) % self.length
-        return _map(lambda store: store[ids[:, :1], slots], self.data)
+        return map_tree(lambda store: store[ids[:, :1], slots], self.data)
 
     def update_latents(self, ids: np.ndarray, latents: Tree) -> None:
         """Write posterior latents `[B, T, ...]` back to the trained steps of the windows `ids`."""
@@ -79,6 +82,7 @@ class HostReplay:
         steps = starts + self.context + np.arange(self.stride)
         held = steps >= windows.oldest(self.added, self.length)[streams]
         where = np.broadcast_to(streams, steps.shape)[held], (steps % self.length)[held]
+        self._before_writing(where)
         for store, value in pairs(self.data["latent"], latents):
             store[where] = np.asarray(value)[held]
         self._stamp(where)
@@ -92,8 +96,10 @@ class HostReplay:
         """Close every stream: its last step is served as is_last. For environments that start anew."""
         last = (self.added - 1) % self.length
         held = np.flatnonzero(self.added > 0)
-        self.data["is_last"][held, last[held]] = True
-        self._stamp((held, last[held]))
+        where = held, last[held]
+        self._before_writing(where)
+        self.data["is_last"][where] = True
+        self._stamp(where)
 
     def mark(self) -> Mark:
         """Where the replay is now: what `save(since=mark)` gives later is what will have changed."""
@@ -101,6 +107,11 @@ class HostReplay:
 
     def save(self, since: Mark | None = None) -> Saved:
         """The steps held that are newer than `since`, what changed in older ones, and all counters; copies."""
+        return self.save_later(since)()
+
+    def save_later(self, since: Mark | None = None) -> Callable[[], Saved]:
+        """What `save` gives now, copied when this is called: once, in a thread of its own if need be."""
+        self.copies = [copy for copy in self.copies if not copy.done]
         counters = self.length, self.added, self.served, self.samples
         return difference(since, *counters, self.stamps, self._take)
 
@@ -111,14 +122,19 @@ class HostReplay:
         """
         reach = Reach()
         for each in saved:
-            put_back(each, self.data, self.length, pairs)
+            put_back(each, self.data, self.length)
             self.added, self.served, self.samples = each.added.copy(), each.served.copy(), int(each.samples)
             reach.extend(each)
         reach.check(self.length)
 
-    def _take(self, names: tuple[str, ...], streams: np.ndarray, slots: np.ndarray) -> Tree:
+    def _take(self, names: tuple[str, ...], streams: np.ndarray, slots: np.ndarray) -> Callable[[], Tree]:
         data = {name: self.data[name] for name in names or self.data}
-        return _map(lambda store: store[streams, slots], data)
+        self.copies.append(LaterCopy(data, self.stamps.shape, streams, slots))
+        return self.copies[-1].result
+
+    def _before_writing(self, where: Any) -> None:
+        for copy in self.copies:
+            copy.keep(where)
 
     def _stamp(self, where: Any) -> None:
         self.writes += 1
@@ -183,19 +199,3 @@ def map_layout(function: Any, layout: Layout) -> Tree:
         key: map_layout(function, value) if isinstance(value, Mapping) else function(*value)
         for key, value in layout.items()
     }
-
-
-def _map(function: Any, tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _map(function, value) for key, value in tree.items()}
-    return function(tree)
-
-
-def pairs(stores: Tree, values: Tree) -> list[tuple[np.ndarray, Any]]:
-    """Arrays of `stores` beside those of `values`, which must have the same names."""
-    if set(stores) != set(values):
-        raise ValueError(f"A step holds {sorted(stores)}; got {sorted(values)}.")
-    out: list[tuple[np.ndarray, Any]] = []
-    for key, store in stores.items():
-        out += pairs(store, values[key]) if isinstance(store, dict) else [(store, values[key])]
-    return out

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Tree = dict[str, Any]
+from dreamer_agent.replay.trees import Tree, pairs
+
 MUTABLE = ("latent", "is_last")  # what may change in a step after it was added
-Take = Callable[[tuple[str, ...], np.ndarray, np.ndarray], Tree]  # names, streams, slots -> rows
+Take = Callable[[tuple[str, ...], np.ndarray, np.ndarray], Callable[[], Tree]]  # names, streams, slots -> rows
 
 
 class Mark(NamedTuple):
@@ -43,8 +44,11 @@ class Saved(NamedTuple):
 def difference(
     since: Mark | None, length: int, added: np.ndarray, served: np.ndarray, samples: int, stamps: np.ndarray,
     take: Take,
-) -> Saved:  # fmt: skip
-    """The `Saved` of a replay of these counters; `stamps` `[E, length]` tell which write each slot saw last."""
+) -> Callable[[], Saved]:  # fmt: skip
+    """The `Saved` of a replay of these counters; `stamps` `[E, length]` tell which write each slot saw last.
+
+    `take` is asked for the rows now, and they are fetched from what it gives when the `Saved` is.
+    """
     oldest = (added - length).clip(0)
     before = np.zeros_like(added) if since is None else since.added
     first = np.maximum(before, oldest)
@@ -52,12 +56,10 @@ def difference(
     changed_streams, changed_steps = _numbers(oldest, first)
     written = stamps[changed_streams, changed_steps % length] > (0 if since is None else since.writes)
     changed_streams, changed_steps = changed_streams[written], changed_steps[written]
-    return Saved(
-        length, first, added.copy(), served.copy(), samples,
-        take((), streams, steps % length),
-        {"stream": changed_streams.astype(np.int32), "step": changed_steps}
-        | take(MUTABLE, changed_streams, changed_steps % length),
-    )  # fmt: skip
+    rows, changed = take((), streams, steps % length), take(MUTABLE, changed_streams, changed_steps % length)
+    names = {"stream": changed_streams.astype(np.int32), "step": changed_steps}
+    counters = first, added.copy(), served.copy(), samples
+    return lambda: Saved(length, *counters, rows(), names | changed())
 
 
 def _numbers(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,22 +70,22 @@ def _numbers(begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return streams, begin[streams] + np.arange(len(streams)) - offsets[streams]
 
 
-def put_back(saved: Saved, data: Tree, length: int, pairs: Any) -> None:
+def put_back(saved: Saved, data: Tree, length: int) -> None:
     """Write `saved` into the rings `data` `[E, length, ...]`, whose steps from before it are there already."""
     if len(saved.added) != len(data["reward"]):
         raise ValueError(f"Saved were {len(saved.added)} streams, this replay has {len(data['reward'])}.")
     oldest = (saved.added - length).clip(0)
     if saved.steps:
         streams, steps = _numbers(saved.first, saved.added)
-        _write(data, saved.steps, streams, steps, oldest, length, pairs)
+        _write(data, saved.steps, streams, steps, oldest, length)
     if saved.changed:
         streams, steps = saved.changed["stream"], saved.changed["step"]
         changed = {name: saved.changed[name] for name in MUTABLE}
-        _write({name: data[name] for name in MUTABLE}, changed, streams, steps, oldest, length, pairs)
+        _write({name: data[name] for name in MUTABLE}, changed, streams, steps, oldest, length)
 
 
 def _write(
-    data: Tree, rows: Tree, streams: np.ndarray, steps: np.ndarray, oldest: np.ndarray, length: int, pairs: Any
+    data: Tree, rows: Tree, streams: np.ndarray, steps: np.ndarray, oldest: np.ndarray, length: int
 ) -> None:
     held = steps >= oldest[streams]
     for store, value in pairs(data, rows):

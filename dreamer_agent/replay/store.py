@@ -15,7 +15,8 @@ import numpy as np
 
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import read_tree, sha256, write_tree
-from dreamer_agent.replay.saved import Saved, Tree
+from dreamer_agent.replay.saved import Saved
+from dreamer_agent.replay.trees import Tree
 
 WASTE = 2.0  # files of changes are sorted out when they hold so many times the rows that there are
 MERGED = 256e6  # bytes of changes up to which files are put together

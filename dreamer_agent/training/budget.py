@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,31 +104,3 @@ def check(config: Config, agent: Agent, free: int | None = None, disk: int | Non
             "--size or replay.capacity."
         )
     return budget
-
-
-def give_back() -> None:
-    """Hand back to the system what compiling has left: glibc keeps up to a gigabyte of it for hours."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # other systems have no such function, nor need of it
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def resident() -> int:
-    """Bytes of main memory that this process takes now."""
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
-
-
-def outlook(config: Config, agent: Agent, added: int, env_steps: int) -> tuple[int, float]:
-    """Bytes that this process takes now, and will take when the replay is as full as it gets.
-
-    Memory is taken as it is filled: the replay holds `added` steps after `env_steps`, and the share of resets
-    among them is taken to stay as it is.
-    """
-    now = resident()
-    if config.replay.spill or config.train.loop == "device":  # on disk, or taken at once
-        return now, float(now)
-    expected = min(config.train.steps * added / max(env_steps, 1), kept_steps(config))
-    per_step = replay_bytes(layout_of(agent), 1) + bookkeeping_bytes(1)
-    return now, now + max(expected - added, 0.0) * per_step

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -28,8 +28,9 @@ import orbax.checkpoint as ocp
 
 from dreamer_agent.agent import AgentState
 from dreamer_agent.errors import RunDirectoryError
-from dreamer_agent.files import DAMAGED, digest, read_tree, replacing, sha256, sync_folder, write_tree
+from dreamer_agent.files import DAMAGED, digest, read_tree, replacing, sha256, sync, write_tree
 from dreamer_agent.replay import Index, Mark, ReplayStore, Saved
+from dreamer_agent.training.memory import trim
 from dreamer_agent.version import VERSION
 
 FORMAT = 1  # of checkpoints; older formats are read, newer ones refused
@@ -40,14 +41,14 @@ REPLAY, BEST, DAMAGED_FOLDER = "replay", "best", "damaged"
 class Snapshot(NamedTuple):
     """All of a run after `step` env steps, as copies: `agent` arrays, the `loop` as plain data, the replay.
 
-    `replay` is the difference to the checkpoint before, `mark` where it ends, `score` the mean return that tells
-    how good the policy is (None: unknown).
+    `replay()` gives the difference to the checkpoint before, `mark` is where that ends, `score` the mean return
+    that tells how good the policy is (None: unknown).
     """
 
     step: int
     agent: dict[str, Any]
     loop: dict[str, Any]
-    replay: Saved
+    replay: Callable[[], Saved]
     mark: Mark
     score: float | None = None
 
@@ -225,7 +226,7 @@ class Checkpoints:
 
     def _write(self, snapshot: Snapshot) -> None:
         name = str(snapshot.step)
-        index = self.store.append(snapshot.replay, self.index)
+        index = self.store.append(snapshot.replay(), self.index)
         new = self.folder / f".{name}"
         shutil.rmtree(new, ignore_errors=True)
         try:
@@ -243,16 +244,17 @@ class Checkpoints:
         for step in complete(self.folder)[: -self.keep]:
             shutil.rmtree(self.folder / str(step))
         self.store.keep(self._indices())
+        trim()
 
     def _commit(self, folder: Path, snapshot: Snapshot, more: dict[str, Any]) -> None:
         """Bring all files of `folder` to disk and write down what they are."""
         files = {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            _sync(path)
+            sync(path)
             files[str(path.relative_to(folder))] = [path.stat().st_size, sha256(path)]
         for path in folder.rglob("*"):
             if path.is_dir():
-                sync_folder(path)
+                sync(path)
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -325,7 +327,7 @@ def _exchange(new: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -342,14 +344,6 @@ def _tidy(folder: Path) -> None:
 def _named(agent: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(agent)[0]:
         yield jax.tree_util.keystr(path), leaf
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _link(source: str, target: str) -> None:

@@ -8,7 +8,7 @@ is called after a chunk instead of every step, `on_episode` after the chunk in w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from dreamer_agent.envs.arrays import from_arrays, to_arrays
 from dreamer_agent.envs.jax_adapter import Faults, JaxVectorEnv
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.replay import DeviceReplay, Mark, ReplayState, Saved
-from dreamer_agent.training import budget
+from dreamer_agent.training import budget, memory
 from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.loop import Trainer
@@ -49,6 +49,10 @@ class HeldReplay:
     def save(self, since: Mark | None = None) -> Saved:
         """As of the host's replay."""
         return self.replay.save(self.state, since)
+
+    def save_later(self, since: Mark | None = None) -> Callable[[], Saved]:
+        """As of the host's replay."""
+        return self.replay.save_later(self.state, since)
 
     def restore(self, saved: Iterable[Saved]) -> None:
         """The inverse of `save`."""
@@ -207,7 +211,7 @@ class DeviceTrainer(Trainer):
             env_steps, faults = jax.device_get((acting.env_steps, self.program.env.faults_of(acting.env)))
         if updates > counters.updates and self.startup.listening:
             self.screen.say(self.startup.updated())
-            self._tell_memory()
+            memory.give_back()
         self.absorb(seen, int(env_steps), int(updates))
         self._count_faults(int(faults.total.sum()), self.program.env.told(faults) if faults.total.any() else "")
         self._check(faults)

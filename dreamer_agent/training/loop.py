@@ -12,8 +12,6 @@ Neither an evaluation nor a checkpoint changes anything of what training sees: w
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections import deque
 from collections.abc import Collection
@@ -26,18 +24,17 @@ from dreamer_agent.agent import Agent, AgentState, Metrics, hyper_parameters
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
-from dreamer_agent.files import write_text
+from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.registry import import_plugins, in_one_line
 from dreamer_agent.replay import Mark
-from dreamer_agent.training import budget
+from dreamer_agent.training import budget, memory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
 from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints
 from dreamer_agent.training.driver import Driver, Launched, env_steps
-from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError, evaluate
-from dreamer_agent.training.interrupt import end_of, on_interrupt
+from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
 from dreamer_agent.training.opening import EnvFactory, check_folder, introduction, make_replay, prepare_folder
-from dreamer_agent.training.progress import Counters, Stopwatch, Window
+from dreamer_agent.training.progress import Counters, Stopwatch, Window, crossed
 from dreamer_agent.training.saving import (
     RECENT,
     cut_episodes,
@@ -46,7 +43,9 @@ from dreamer_agent.training.saving import (
     restore_callbacks,
     resumed,
     snapshot,
+    tell_failure,
 )
+from dreamer_agent.training.scoring import evaluate_on_the_way, evaluation_of, write_scores
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.skipped import count_skips, look_at_skips
 from dreamer_agent.training.startup import Startup
@@ -98,6 +97,7 @@ class Trainer:
         self.callback_states: list[Any] = []  # of a run that was resumed
         self.stopping, self.interrupted = False, 0  # by which signal
         self.known_faults = 0  # of these environments
+        self.memory_told = quiet  # or there is nobody to tell
         self.recent: deque[float] = deque(maxlen=RECENT)  # returns of training episodes
         self.evaluated: float | None = None  # the mean return of the last evaluation on the way
         self.replay = self.make_replay(config)
@@ -110,13 +110,12 @@ class Trainer:
         self.driver = self._make_driver(config.seed)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         self.saved: Mark | None = None  # the replay at the last checkpoint
-        positions: dict[str, int] = {}
-        checkpoint = self.checkpoints.newest()
-        if checkpoint is not None:
-            positions = self.resume_from(checkpoint)
-        elif config.init_from:
-            self._start_from(Path(config.init_from))
-        self.writer = MetricsWriter(folder, self.counters.env_steps, config, positions)
+        try:
+            positions = self._go_on_or_begin()
+            self.writer = MetricsWriter(folder, self.counters.env_steps, config, positions)
+        except BaseException:
+            self.checkpoints.close()  # another try may have its lock
+            raise
 
     @classmethod
     def open(
@@ -245,7 +244,7 @@ class Trainer:
     def score(self) -> list[Evaluation]:
         """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
         evaluations = [self.evaluate(explore) for explore in (True, False)]
-        self._write_scores(evaluations)
+        write_scores(self, evaluations)
         return evaluations
 
     def close(self) -> None:
@@ -265,17 +264,7 @@ class Trainer:
         Borrowed environments are the only ones there are: the episodes in training are cut there (truncated), and
         new ones begin afterwards.
         """
-        episodes = episodes or self.config.train.eval_episodes
-        seed = self.config.seed if seed is None else seed
-        env = self.make(min(self.config.train.eval_envs, episodes))
-        try:
-            longest, stop = self.config.train.eval_max_length, lambda: bool(self.interrupted)
-            result = evaluate(self.agent, self.state.params, env, episodes, seed, explore, longest, stop)
-        finally:
-            if env is self.env:
-                cut_episodes(self)
-            else:
-                env.close()
+        result = evaluation_of(self, explore, episodes, seed)
         self._call("on_evaluation", result)
         return result
 
@@ -287,7 +276,7 @@ class Trainer:
             self._log()
         if self._evaluation_due():
             try:
-                self._evaluate_on_the_way()
+                evaluate_on_the_way(self)
             except EvaluationStoppedError:  # it is made when the run goes on
                 return
         if crossed(before, now, train.checkpoint_every):
@@ -297,13 +286,6 @@ class Trainer:
     def _evaluation_due(self) -> bool:
         every = self.config.train.eval_every
         return bool(every) and crossed(self.counters.evaluated, self.counters.env_steps, every)
-
-    def _evaluate_on_the_way(self) -> None:
-        now, evaluation = self.counters.env_steps, self.evaluate(explore=True)
-        self.counters.evaluated, self.evaluated = now, evaluation.mean
-        numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
-        self.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
-        self.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
 
     def save(self) -> None:
         """Begin to write a checkpoint of everything that the run needs to go on, unless there is nothing new.
@@ -315,25 +297,11 @@ class Trainer:
         self.updates.wait()
         with self.clock("checkpoint"):
             self.checkpoints.settle()
-            self._tell_failure()
+            tell_failure(self)
             written = mark.same_as(self.saved) and self.checkpoints.failure is None
             if self.counters.env_steps and not written:
                 self.checkpoints.save(snapshot(self, self.checkpoints.since))
                 self.saved = mark
-
-    def save_as(self, folder: Path) -> None:
-        """Write the run as it stands to another, empty folder, which then is a run directory of its own."""
-        prepare_folder(self.config, folder, self.env)
-        metrics = self.folder / "metrics.jsonl"
-        if metrics.is_file():
-            shutil.copyfile(metrics, folder / metrics.name)
-        copy = Checkpoints(folder, self.config.train.keep_checkpoints)
-        copy.save(snapshot(self, None))
-        copy.close()
-        if copy.failure is not None:
-            raise RunDirectoryError(
-                f"{folder} could not be written ({in_one_line(copy.failure)}): make room there."
-            )
 
     def make_replay(self, config: Config) -> Any:
         """An empty replay for `config`."""
@@ -390,14 +358,8 @@ class Trainer:
             if self.startup.listening:
                 jax.block_until_ready(metrics)
                 self.screen.say(self.startup.updated())
-                self._tell_memory()
+                memory.give_back()
         return launched
-
-    def _tell_memory(self) -> None:
-        budget.give_back()
-        added = int(self.replay.mark().added.sum())
-        now, full = budget.outlook(self.config, self.agent, added, self.counters.env_steps)
-        self.screen.say(f"main memory: {now / 1e9:.2f} GB now, {full / 1e9:.2f} GB when the replay is full")
 
     def _store(self, acts: list[Launched]) -> None:
         """The rows of one step into the replay, and the environments to their next ones."""
@@ -441,14 +403,28 @@ class Trainer:
     def _log(self) -> None:
         metrics, self.updates.done = self.updates.done, []
         row = self.window.row(self.counters, metrics, self.clock) | self.startup.row()
-        row["system/memory_gb"] = budget.resident() / 1e9
+        row["system/memory_gb"] = memory.resident() / 1e9
         self.writer.write(self.counters.env_steps, row)
         self.screen.row(self.counters.env_steps, row)
+        if metrics and not self.memory_told:
+            self.memory_told = True
+            added = int(self.replay.mark().added.sum())
+            now, full = memory.outlook(self.config, self.agent, added, self.counters.env_steps)
+            self.screen.say(f"main memory: {now / 1e9:.2f} GB now, {full / 1e9:.2f} GB when the replay is full")
         self._new_window()
 
     def _new_window(self) -> None:
         self.window = Window.since(self.counters)
         self.clock.reset()
+
+    def _go_on_or_begin(self) -> dict[str, int]:
+        """From the newest checkpoint, the weights that were asked for, or new; the loggers' positions there."""
+        checkpoint = self.checkpoints.newest()
+        if checkpoint is not None:
+            return self.resume_from(checkpoint)
+        if self.config.init_from:
+            self._start_from(Path(self.config.init_from))
+        return {}
 
     def resume_from(self, checkpoint: Checkpoint) -> dict[str, int]:
         """Go on from `checkpoint`; the positions of the loggers there."""
@@ -456,14 +432,6 @@ class Trainer:
         self.reseed()
         self.saved = self.checkpoints.since
         return positions
-
-    def _tell_failure(self) -> None:
-        if self.checkpoints.failure is not None:
-            self.screen.say(
-                f"[red]the last checkpoint could not be written[/red] "
-                f"({in_one_line(self.checkpoints.failure)}): training goes on; the newest one is that of env "
-                f"step {self.checkpoints.latest() or 0:,}"
-            )
 
     def _start_from(self, source: Path) -> None:
         self.state, transfer = start_from(self.state, read_weights(source))
@@ -474,23 +442,3 @@ class Trainer:
         for callback in self.callbacks:
             if getattr(callback, hook)(self, *arguments) is False:
                 self.stopping = True
-
-    def _write_scores(self, evaluations: list[Evaluation]) -> None:
-        scores = [evaluation.summary() for evaluation in evaluations]
-        content = {"env_steps": self.counters.env_steps, "updates": self.counters.updates, "scores": scores}
-        write_text(self.folder / "evaluation.json", json.dumps(content, indent=2) + "\n")
-        for score in scores:
-            self.screen.say(
-                f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "
-                f"± {score['return_std']:.1f} over {score['episodes']} episodes{_cut(score)}"
-            )
-
-
-def _cut(score: dict[str, Any]) -> str:
-    cut = score["episodes_cut"]
-    return f", {cut} of them cut at {score['length_max']:,} env steps" if cut else ""
-
-
-def crossed(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, now]."""
-    return now // every > before // every

@@ -21,13 +21,13 @@ import numpy as np
 from dreamer_agent.agent import HYPER, Agent
 from dreamer_agent.config import Config, flatten, to_dict
 from dreamer_agent.errors import ConfigError, EnvironmentFault
+from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.training import budget
 from dreamer_agent.training.device_loop import DeviceTrainer, span
 from dreamer_agent.training.device_program import Loop, Program
 from dreamer_agent.training.evaluate import Evaluation
-from dreamer_agent.training.interrupt import end_of, on_interrupt
-from dreamer_agent.training.loop import crossed
 from dreamer_agent.training.opening import EnvFactory, check_folder, prepare_folder
+from dreamer_agent.training.progress import crossed
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
 

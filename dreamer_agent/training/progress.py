@@ -115,3 +115,8 @@ class Window:
         row["time/env_steps_per_s"] = (counters.env_steps - self.timed_step) / clock.elapsed
         row["time/updates_per_s"] = (counters.updates - self.timed_update) / clock.elapsed
         return row | {f"time/share_{part}": share for part, share in clock.shares().items()}
+
+
+def crossed(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]."""
+    return now // every > before // every

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.registry import in_one_line
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, run_directory
-from dreamer_agent.training.checkpoint import Checkpoint, Snapshot, on_host
+from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints, Snapshot, on_host
+from dreamer_agent.training.opening import prepare_folder
 from dreamer_agent.training.progress import Counters, Window
 
 if TYPE_CHECKING:
@@ -36,10 +40,33 @@ def snapshot(trainer: Trainer, since: Mark | None) -> Snapshot:
             "positions": trainer.writer.positions(),
             "callbacks": [saved_callback(callback) for callback in trainer.callbacks],
         },
-        replay=trainer.replay.save(since),
+        replay=trainer.replay.save_later(since),
         mark=trainer.replay.mark(),
         score=score_of(trainer),
     )
+
+
+def save_as(trainer: Trainer, folder: Path) -> None:
+    """Write the run as it stands to another, empty folder, which then is a run directory of its own."""
+    prepare_folder(trainer.config, folder, trainer.env)
+    metrics = trainer.folder / "metrics.jsonl"
+    if metrics.is_file():
+        shutil.copyfile(metrics, folder / metrics.name)
+    copy = Checkpoints(folder, trainer.config.train.keep_checkpoints)
+    copy.save(snapshot(trainer, None))
+    copy.close()
+    if copy.failure is not None:
+        raise RunDirectoryError(f"{folder} could not be written ({in_one_line(copy.failure)}): make room there.")
+
+
+def tell_failure(trainer: Trainer) -> None:
+    """Say where the last checkpoint could not be written."""
+    checkpoints = trainer.checkpoints
+    if checkpoints.failure is not None:
+        trainer.screen.say(
+            f"[red]the last checkpoint could not be written[/red] ({in_one_line(checkpoints.failure)}): training "
+            f"goes on; the newest one is that of env step {checkpoints.latest() or 0:,}"
+        )
 
 
 def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], bool]:

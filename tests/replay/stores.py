@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import pytest
 
-from dreamer_agent.replay import DeviceReplay, step_layout
+from dreamer_agent.replay import DeviceReplay, HostReplay, step_layout
 from tests.compiling import quick_jit
 
 LAYOUT = step_layout(
@@ -62,6 +63,9 @@ class OnDevice:
     def save(self, since: Any = None) -> Any:
         return self.replay.save(self.state, since)
 
+    def save_later(self, since: Any = None) -> Any:
+        return self.replay.save_later(self.state, since)
+
     def restore(self, saved: Any) -> None:
         self.state = self.replay.restore(saved)
 
@@ -80,3 +84,45 @@ class OnDevice:
     @property
     def added(self) -> np.ndarray:
         return np.asarray(self.state.added)
+
+
+Store = type[HostReplay] | type[OnDevice]
+both = pytest.mark.parametrize("store", [HostReplay, OnDevice])
+
+
+def make_step(num_envs: int, number: int, first: float = 0.2, last: float = 0.2) -> dict[str, Any]:
+    """Random content for every stream; a function of `number` alone."""
+    rng = np.random.default_rng(number)
+
+    def fill(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if dtype.kind in "iu":
+            return rng.integers(0, 100, (num_envs, *shape)).astype(dtype)
+        return rng.normal(size=(num_envs, *shape)).astype(dtype)
+
+    groups = {
+        group: {key: fill(*entry) for key, entry in LAYOUT[group].items()}
+        for group in ("obs", "action", "latent")
+    }
+    flags = {
+        "is_first": rng.random(num_envs) < first,
+        "is_last": rng.random(num_envs) < last,
+        "is_terminal": rng.random(num_envs) < 0.5,
+    }
+    return groups | flags | {"reward": rng.normal(size=num_envs).astype(np.float32)}
+
+
+def filled(
+    store: Store, steps: int, num_envs: int = 2, seed: int = 0, online: bool = True, length: int = 20
+) -> Any:
+    replay = store(LAYOUT, num_envs, num_envs * length, 3, 4, 1, online, seed)
+    for number in range(steps):
+        replay.add(make_step(num_envs, number))
+    return replay
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """The same names, shapes, types and numbers."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(*(map(np.asarray, jax.tree.leaves(x)) for x in (actual, expected)), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)

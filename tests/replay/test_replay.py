@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,116 +15,10 @@ from scipy.stats import chi2
 
 from dreamer_agent.replay import HostReplay, replay_bytes
 from tests.compiling import quick_jit
-from tests.replay.stores import LAYOUT, OnDevice
+from tests.replay.cases import Naive, adds, cases, make_batch_latents, row
+from tests.replay.stores import LAYOUT, OnDevice, Store, assert_same, both, filled, make_step
 
-Store = type[HostReplay] | type[OnDevice]
-both = pytest.mark.parametrize("store", [HostReplay, OnDevice])
-# On the device every geometry is a program of its own: streams, length, batch size, stride, context.
-GEOMETRIES = [(3, 9, 4, 3, 1), (1, 7, 1, 5, 0), (2, 12, 3, 1, 2)]
 BYTES_OF_ONE_STEP = (2 * 3 + 3 * 4) + (2 * 4 + 4) + 4 + 3 + (5 * 2 + 4)
-
-
-def make_step(num_envs: int, number: int, first: float = 0.2, last: float = 0.2) -> dict[str, Any]:
-    """Random content for every stream; a function of `number` alone."""
-    rng = np.random.default_rng(number)
-
-    def fill(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        if dtype.kind in "iu":
-            return rng.integers(0, 100, (num_envs, *shape)).astype(dtype)
-        return rng.normal(size=(num_envs, *shape)).astype(dtype)
-
-    groups = {
-        group: {key: fill(*entry) for key, entry in LAYOUT[group].items()}
-        for group in ("obs", "action", "latent")
-    }
-    flags = {
-        "is_first": rng.random(num_envs) < first,
-        "is_last": rng.random(num_envs) < last,
-        "is_terminal": rng.random(num_envs) < 0.5,
-    }
-    return groups | flags | {"reward": rng.normal(size=num_envs).astype(np.float32)}
-
-
-def row(step: dict[str, Any], index: Any) -> dict[str, Any]:
-    return jax.tree.map(lambda x: np.array(x[index]), step)
-
-
-class Naive:
-    """Every step of every stream, for ever."""
-
-    def __init__(self, num_envs: int):
-        self.streams: list[list[dict[str, Any]]] = [[] for _ in range(num_envs)]
-
-    def add(self, step: dict[str, Any], mask: np.ndarray | None) -> None:
-        for index, stream in enumerate(self.streams):
-            if mask is None or mask[index]:
-                stream.append(row(step, index))
-
-    def starts(self, length: int, size: int) -> list[tuple[int, int]]:
-        """All windows that lie in the last `length` steps of a stream."""
-        return [
-            (index, start)
-            for index, stream in enumerate(self.streams)
-            for start in range(max(0, len(stream) - length), len(stream) - size + 1)
-        ]
-
-    def window(self, stream: int, start: int, size: int) -> dict[str, Any]:
-        """The steps as they should be served."""
-        steps = self.streams[stream]
-        served = jax.tree.map(lambda *x: np.stack(x), *steps[start : start + size])
-        for offset in range(size):
-            if start + offset + 1 < len(steps) and steps[start + offset + 1]["is_first"]:
-                served["is_last"][offset] = True
-        return served
-
-
-class Case(NamedTuple):
-    num_envs: int
-    length: int
-    batch_size: int
-    stride: int
-    context: int
-    online: bool
-    masks: list[list[bool] | None]
-    seed: int
-
-    @property
-    def size(self) -> int:
-        return self.context + self.stride
-
-    def replay(self, store: Store) -> Any:
-        return store(
-            LAYOUT, self.num_envs, self.num_envs * self.length, self.batch_size, self.stride, self.context,
-            self.online, self.seed,
-        )  # fmt: skip
-
-
-@st.composite
-def cases(draw: Any, store: Store, online: bool | None = None) -> Case:
-    if store is OnDevice:
-        num_envs, length, batch_size, stride, context = draw(st.sampled_from(GEOMETRIES))
-    else:
-        num_envs, stride, context = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(0, 2))
-        length, batch_size = context + stride + 1 + draw(st.integers(0, 9)), draw(st.integers(1, 4))
-    mask = st.lists(st.booleans(), min_size=num_envs, max_size=num_envs)
-    masks = draw(st.lists(st.none() | mask, min_size=1, max_size=60))
-    online = draw(st.booleans()) if online is None else online
-    return Case(num_envs, length, batch_size, stride, context, online, masks, draw(st.integers(0, 99)))
-
-
-def adds(case: Case) -> list[tuple[dict[str, Any], np.ndarray | None]]:
-    return [
-        (make_step(case.num_envs, number), None if mask is None else np.array(mask))
-        for number, mask in enumerate(case.masks)
-    ]
-
-
-def assert_same(actual: Any, expected: Any) -> None:
-    """The same names, shapes, types and numbers."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(*(map(np.asarray, jax.tree.leaves(x)) for x in (actual, expected)), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
 
 
 @both
@@ -246,114 +140,6 @@ def test_a_restored_replay_goes_on_identically(store: Store, data: Any) -> None:
             latents = {key: value[:, case.context :] for key, value in make_batch_latents(batch).items()}
             for replay in (first, second):
                 replay.update_latents(ids, latents)
-
-
-def make_batch_latents(batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {"deter": -batch["latent"]["deter"], "stoch": batch["latent"]["stoch"] + np.uint8(1)}
-
-
-def filled(
-    store: Store, steps: int, num_envs: int = 2, seed: int = 0, online: bool = True, length: int = 20
-) -> Any:
-    replay = store(LAYOUT, num_envs, num_envs * length, 3, 4, 1, online, seed)
-    for number in range(steps):
-        replay.add(make_step(num_envs, number))
-    return replay
-
-
-@both
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_differences_in_order_give_what_one_whole_save_gives(store: Store, data: Any) -> None:
-    case = data.draw(cases(store))
-    replay, other = case.replay(store), case.replay(store)
-    saved, mark = [], None
-    for number, (step, mask) in enumerate(adds(case)):
-        replay.add(step, mask)
-        if data.draw(st.booleans()) and replay.ready():
-            batch, ids = replay.sample()
-            latents = {key: value[:, case.context :] for key, value in make_batch_latents(batch).items()}
-            replay.update_latents(ids, latents)
-        if data.draw(st.integers(0, 4)) == 0:
-            replay.cut()
-        if number % 5 == 4:
-            saved.append(replay.save(mark))
-            mark = replay.mark()
-    saved.append(replay.save(mark))
-    other.restore(saved)
-    assert_same(other.save(), replay.save())
-
-
-@both
-def test_a_difference_holds_what_changed_and_nothing_else(store: Store) -> None:
-    replay = filled(store, 12)
-    mark = replay.mark()
-    replay.add(make_step(2, 50))
-    nothing_written = replay.save(mark)
-    assert nothing_written.steps["reward"].shape == (2,) and nothing_written.first.tolist() == [12, 12]
-    assert nothing_written.changed["step"].size == 0
-    mark = replay.mark()
-    latents = {"deter": np.ones((1, 4, 5), ml_dtypes.bfloat16), "stoch": np.full((1, 4, 4), 7, np.uint8)}
-    replay.update_latents(np.array([[1, 3]]), latents)
-    changed = replay.save(mark).changed
-    assert changed["stream"].tolist() == [1] * 4 and changed["step"].tolist() == [4, 5, 6, 7]
-    np.testing.assert_array_equal(changed["latent"]["stoch"], 7)
-    replay.cut()
-    closed = replay.save(mark).changed
-    assert closed["stream"].tolist() == [0, 1, 1, 1, 1, 1] and closed["step"].tolist() == [12, 4, 5, 6, 7, 12]
-    assert closed["is_last"][[0, -1]].all()
-
-
-@both
-def test_a_difference_alone_is_no_replay(store: Store) -> None:
-    replay = filled(store, 12)
-    mark = replay.mark()
-    replay.add(make_step(2, 50))
-    with pytest.raises(ValueError, match="begin at"):
-        filled(store, 0).restore([replay.save(mark)])
-
-
-@both
-def test_what_is_saved_does_not_change_with_the_replay(store: Store) -> None:
-    replay = filled(store, 12)
-    saved = replay.save()
-    before = jax.tree.map(np.copy, saved)
-    replay.add(make_step(2, 99))
-    replay.cut()
-    replay.sample()
-    assert_same(saved, before)
-
-
-@both
-def test_only_the_used_part_of_the_rings_is_saved(store: Store) -> None:
-    assert filled(store, 7).save().steps["reward"].shape == (2 * 7,)
-    assert filled(store, 45).save().steps["reward"].shape == (2 * 20,)
-
-
-@both
-@pytest.mark.parametrize("steps", [9, 20, 33])
-def test_shorter_streams_keep_the_newest_saved_steps(store: Store, steps: int) -> None:
-    old, new, naive = filled(store, steps), filled(store, 0, length=8), Naive(2)
-    for number in range(steps):
-        naive.add(make_step(2, number), None)
-    new.restore([old.save()])
-    for _ in range(20):
-        batch, ids = new.sample()
-        assert ids[:, 1].min() >= steps - 8
-        windows = [naive.window(stream, start, 5) for stream, start in ids.tolist()]
-        assert_same(batch, jax.tree.map(lambda *x: np.stack(x), *windows))
-
-
-@both
-def test_a_replay_of_another_layout_or_with_longer_full_streams_is_refused(store: Store) -> None:
-    with pytest.raises(ValueError, match="cannot grow"):
-        filled(store, 0, length=30).restore([filled(store, 25, length=20).save()])
-    with pytest.raises(ValueError, match="2 streams"):
-        filled(store, 0, num_envs=3).restore([filled(store, 9, num_envs=2).save()])
-    saved = filled(store, 9).save()
-    saved.steps["obs"]["more"] = saved.steps["obs"].pop("image")
-    with pytest.raises(ValueError, match="more"):
-        filled(store, 0).restore([saved])
 
 
 @both

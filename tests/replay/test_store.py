@@ -15,8 +15,8 @@ from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import read_tree, write_tree
 from dreamer_agent.replay import HostReplay, ReplayStore
 from dreamer_agent.replay.store import Index
-from tests.replay.stores import LAYOUT
-from tests.replay.test_replay import assert_same, make_batch_latents, make_step
+from tests.replay.cases import make_batch_latents
+from tests.replay.stores import LAYOUT, assert_same, make_step
 
 
 def replay_of(length: int = 30) -> HostReplay:

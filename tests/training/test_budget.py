@@ -13,7 +13,7 @@ from dreamer_agent.config import Config
 from dreamer_agent.errors import MemoryBudgetError
 from dreamer_agent.replay.host import map_layout
 from dreamer_agent.specs import ArraySpec
-from dreamer_agent.training import budget
+from dreamer_agent.training import budget, memory
 from dreamer_agent.training.opening import make_replay
 from tests.conftest import small_config
 
@@ -127,7 +127,7 @@ def test_a_spilled_replay_is_measured_against_the_disk(tmp_path) -> None:
 
 
 def test_a_spilled_replay_holds_the_same_and_leaves_no_file(tmp_path) -> None:
-    from tests.replay.test_replay import assert_same
+    from tests.replay.stores import assert_same
 
     replays = []
     for spill in ("false", "true"):
@@ -146,8 +146,8 @@ def test_a_spilled_replay_holds_the_same_and_leaves_no_file(tmp_path) -> None:
 
 
 def test_the_outlook_grows_by_what_is_still_to_be_filled(monkeypatch) -> None:
-    monkeypatch.setattr(budget, "resident", lambda: 10**6)
+    monkeypatch.setattr(memory, "resident", lambda: 10**6)
     config, agent = make("replay.capacity=5000", "train.steps=1000")
-    assert budget.outlook(config, agent, 110, 100) == (10**6, 10**6 + (1100 - 110) * STEP_BYTES)
+    assert memory.outlook(config, agent, 110, 100) == (10**6, 10**6 + (1100 - 110) * STEP_BYTES)
     config, agent = make("replay.capacity=500", "train.steps=1000")
-    assert budget.outlook(config, agent, 110, 100) == (10**6, 10**6 + 390 * STEP_BYTES)
+    assert memory.outlook(config, agent, 110, 100) == (10**6, 10**6 + 390 * STEP_BYTES)

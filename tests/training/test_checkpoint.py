@@ -21,8 +21,7 @@ from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.replay import HostReplay
 from dreamer_agent.training import checkpoint as module
 from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints, Snapshot, complete, newest, on_host, sound
-from tests.replay.stores import LAYOUT
-from tests.replay.test_replay import assert_same, make_step
+from tests.replay.stores import LAYOUT, assert_same, make_step
 
 
 def state(number: float) -> AgentState:
@@ -45,7 +44,7 @@ class Run:
         for number in range(6):
             self.replay.add(make_step(2, self.step + number))
         self.checkpoints.settle()
-        changes, mark = self.replay.save(self.checkpoints.since), self.replay.mark()
+        changes, mark = self.replay.save_later(self.checkpoints.since), self.replay.mark()
         loop = {"step": self.step, "array": np.arange(self.step)}
         self.checkpoints.save(Snapshot(self.step, on_host(state(self.step)), loop, changes, mark, score))
         if wait:
@@ -164,7 +163,7 @@ def test_writing_goes_on_beside_and_holds_what_was_there_at_the_call(run: Run, m
         replay.add(make_step(2, number))
     expected = replay.save()
     snapshot = Snapshot(
-        step, on_host(held), {"step": step}, replay.save(run.checkpoints.since), replay.mark(), None
+        step, on_host(held), {"step": step}, replay.save_later(run.checkpoints.since), replay.mark(), None
     )
     run.checkpoints.save(snapshot)
     held = donate(held)
@@ -206,10 +205,12 @@ def test_a_checkpoint_before_skipped_updates_is_found(run: Run) -> None:
 def test_a_newer_format_is_refused_and_nothing_is_passed_over(run: Run) -> None:
     path = run.folder / "checkpoints/300/commit.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99, "version": "7.0"}))
-    for read in (lambda: newest(run.folder), lambda: Checkpoints(run.folder).newest()):
+    again = Checkpoints(run.folder)
+    for read in (lambda: newest(run.folder), again.newest):
         with warnings.catch_warnings(), pytest.raises(RunDirectoryError, match=r"format 99.*\(7\.0\)"):
             warnings.simplefilter("error")
             read()
+    again.close()
     assert complete(run.folder / "checkpoints") == [200, 300]
 
 

@@ -15,7 +15,7 @@ from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryErro
 from dreamer_agent.training import train
 from dreamer_agent.training.callbacks import Callback
 from dreamer_agent.training.checkpoint import newest
-from dreamer_agent.training.loop import crossed
+from dreamer_agent.training.progress import crossed
 from dreamer_agent.training.run_directory import newest_step
 from tests.conftest import small_config
 

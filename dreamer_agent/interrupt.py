@@ -39,6 +39,27 @@ def on_interrupt(first: Callable[[int], None]) -> Iterator[None]:
         restore()
 
 
+@contextmanager
+def requeued() -> Iterator[None]:
+    """Have SIGTERM raise `SystemExit` (75) at once, as Ctrl-C raises `KeyboardInterrupt`.
+
+    For the way of a command to its training and from there on: `on_interrupt` takes over in between. Does nothing
+    outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _: Any) -> None:
+        raise end_of(number)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def end_of(number: int) -> BaseException:
     """What a run raises once it has saved: as Python does for Ctrl-C, an exit for a scheduler otherwise."""
     return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(REQUEUE)

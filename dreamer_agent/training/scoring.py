@@ -1,0 +1,58 @@
+"""How good the policy of a run is: evaluations on the way and at the end, and where they are written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dreamer_agent.files import write_text
+from dreamer_agent.training.evaluate import Evaluation, evaluate
+from dreamer_agent.training.saving import cut_episodes
+
+if TYPE_CHECKING:
+    from dreamer_agent.training.loop import Trainer
+
+
+def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: int | None) -> Evaluation:
+    """The parameters as they are, on fresh environments; see `Trainer.evaluate`."""
+    train = trainer.config.train
+    episodes = episodes or train.eval_episodes
+    seed = trainer.config.seed if seed is None else seed
+    env = trainer.make(min(train.eval_envs, episodes))
+    try:
+        return evaluate(
+            trainer.agent, trainer.state.params, env, episodes, seed, explore, train.eval_max_length,
+            stop=lambda: bool(trainer.interrupted),
+        )  # fmt: skip
+    finally:
+        if env is trainer.env:
+            cut_episodes(trainer)
+        else:
+            env.close()
+
+
+def evaluate_on_the_way(trainer: Trainer) -> None:
+    """Evaluate with sampled actions, and log it."""
+    now, evaluation = trainer.counters.env_steps, trainer.evaluate(explore=True)
+    trainer.counters.evaluated, trainer.evaluated = now, evaluation.mean
+    numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
+    trainer.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
+    trainer.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
+
+
+def write_scores(trainer: Trainer, evaluations: list[Evaluation]) -> None:
+    """Write the final evaluations to `evaluation.json`, and say what they came to."""
+    scores = [evaluation.summary() for evaluation in evaluations]
+    counters = trainer.counters
+    content = {"env_steps": counters.env_steps, "updates": counters.updates, "scores": scores}
+    write_text(trainer.folder / "evaluation.json", json.dumps(content, indent=2) + "\n")
+    for score in scores:
+        trainer.screen.say(
+            f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "
+            f"± {score['return_std']:.1f} over {score['episodes']} episodes{_cut(score)}"
+        )
+
+
+def _cut(score: dict[str, Any]) -> str:
+    cut = score["episodes_cut"]
+    return f", {cut} of them cut at {score['length_max']:,} env steps" if cut else ""
