@@ -69,7 +69,8 @@ def kill(kind: str, kills: int, folder: Path, rng: random.Random) -> dict[str, A
         print(f"{kind}: after {len(done)} kills: {found or 'equal'}", flush=True)
         number += 1
     where = Counter(each.where for each in done)
-    return {"kills": len(done), "runs": len(runs), "where": where, "differences": found}
+    steps = [each.checkpoint for each in done]
+    return {"kills": len(done), "runs": len(runs), "where": where, "checkpoints": steps, "differences": found}
 
 
 def stop(kind: str, folder: Path, rng: random.Random, times: int = 5) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.reliability.kinds import config_of
 from dreamer_agent.replay import ReplayStore
 from dreamer_agent.replay.saved import put_back
 from dreamer_agent.replay.trees import map_tree
@@ -103,16 +104,18 @@ def killed(
     kind: str, folder: Path, kills: int, seconds: float, rng: random.Random, overrides: tuple[str, ...] = (),
     tell: Callable[[str], None] = print,
 ) -> list[Kill]:  # fmt: skip
-    """Train a run to its end and SIGKILL it `kills` times, about evenly over the `seconds` that it takes.
+    """Train a run, which takes `seconds`, to its end and SIGKILL it `kills` times, about evenly over its steps.
 
     Every third time inside of a checkpoint that is being written, every fifth life without compiled programs.
     """
+    steps = config_of(kind, *overrides).train.steps
     done: list[Kill] = []
     for number in range(kills):
         life = Life(kind, folder, overrides, cold=number % 5 == 4)
         if not life.wait_until_training():
             raise RuntimeError("".join(life.said[-20:]))
         start = time.monotonic()
+        life.wait_until(lambda least=steps * number // kills: newest(folder) >= least)
         where = _wait_for_moment(life, folder, number, seconds / kills, rng)
         spent = time.monotonic() - start
         if life.process.poll() is not None:
@@ -120,9 +123,8 @@ def killed(
             tell(f"{kind}: ended by itself before kill {number + 1}")
             break
         life.kill()
-        newest = max(complete(folder / "checkpoints"), default=0)
-        done.append(Kill(where, round(spent, 2), newest))
-        tell(f"{kind}: kill {number + 1} of {kills} {where} after {spent:.1f} s, newest checkpoint {newest}")
+        done.append(Kill(where, round(spent, 2), newest(folder)))
+        tell(f"{kind}: kill {number + 1} of {kills} {where} after {spent:.1f} s, at {done[-1].checkpoint} steps")
     life = Life(kind, folder, overrides)
     if life.end() != 0:
         raise RuntimeError("".join(life.said[-20:]))
@@ -132,19 +134,23 @@ def killed(
 def _wait_for_moment(life: Life, folder: Path, number: int, share: float, rng: random.Random) -> str:
     """Wait for the moment of a kill; gives a name for it."""
     if number % 3 == 1:
-        seen = max(complete(folder / "checkpoints"), default=0)
-        nth = seen + rng.randint(0, 1) * 100
+        seen = newest(folder)
 
         def writing() -> bool:
             names = [path.name[1:] for path in (folder / "checkpoints").glob(".*")]
-            return any(name.isdigit() and int(name) > nth for name in names)
+            return any(name.isdigit() and int(name) > seen for name in names)
 
         if life.wait_until(writing):
             time.sleep(rng.uniform(0, 0.15))
             return "while a checkpoint was written" if writing() else "just after a checkpoint was written"
-    at = time.monotonic() + rng.uniform(0, 2 * share)
+    at = time.monotonic() + rng.uniform(0, share)
     life.wait_until(lambda: time.monotonic() >= at)
     return "at a random moment"
+
+
+def newest(folder: Path) -> int:
+    """The env step of the newest complete checkpoint of a run, 0 without one."""
+    return max(complete(folder / "checkpoints"), default=0)
 
 
 def differences(one: Path, other: Path) -> list[str]:
