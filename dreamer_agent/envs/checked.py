@@ -10,8 +10,9 @@ import gymnasium as gym
 import numpy as np
 
 from dreamer_agent.envs.masks import MaskCodec
+from dreamer_agent.envs.routing import route
 from dreamer_agent.envs.spaces import ActionCodec, as_array
-from dreamer_agent.errors import EnvironmentFault
+from dreamer_agent.errors import EnvironmentFault, SpaceError
 from dreamer_agent.specs import MASK, is_mask
 
 HUGE = 10**300
@@ -23,13 +24,16 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     Observations are handed on in the types of their space where that loses nothing: a float64 array for a
     float32 space, or a list of integers for one of uint8. Raises `EnvironmentFault` for everything else that
-    breaks the API.
+    breaks the API. `wishes` overrides how observations enter (see `routing`).
     """
 
-    def __init__(self, env: gym.Env, action_repeat: int = 1):
-        gym.utils.RecordConstructorArgs.__init__(self, action_repeat=action_repeat)  # gymnasium can make it again
+    def __init__(self, env: gym.Env, action_repeat: int = 1, wishes: Mapping[str, str] | None = None):
+        gym.utils.RecordConstructorArgs.__init__(  # gymnasium can make it again
+            self, action_repeat=action_repeat, wishes=wishes
+        )
         gym.Wrapper.__init__(self, env)
-        self.repeat = action_repeat
+        self.repeat, self.wishes = action_repeat, wishes or {}
+        self._classes: dict[str, int | None] = {}  # of each Box that is one-hot
         for name in ("observation_space", "action_space"):
             space = getattr(env, name, None)
             if not isinstance(space, gym.Space):
@@ -102,7 +106,7 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     def _checked(self, space: gym.Space, obs: Any, where: str, path: str = "") -> Any:
         """`obs` in the types of its space. Shapes, finite numbers and the values of what is discrete are checked;
-        not the bounds of a Box, which many environments break harmlessly.
+        not the bounds of a Box, which many environments break harmlessly, unless it is one-hot.
         """
         if isinstance(space, gym.spaces.Dict):
             keys = self._present(space.spaces, obs, where, path)
@@ -129,9 +133,21 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if value.dtype.kind == "f" and not np.all(np.isfinite(value)):
             raise self._fault(f"{name} should hold finite numbers", value)
         value = self._cast(value, space.dtype, name)  # type: ignore[arg-type]
-        if not _within(value, space):
+        if not _within(value, space) or not self._within_classes(value, space, path[:-1]):
             raise self._fault(f"{name} should lie in its space {space}", value)
         return value
+
+    def _within_classes(self, value: np.ndarray, space: gym.Space, key: str) -> bool:
+        """Whether the values of a Box that is one-hot each have a place there."""
+        if not isinstance(space, gym.spaces.Box) or is_mask(key):
+            return True
+        if key not in self._classes:
+            self._classes[key] = _classes(space, self.wishes.get(key or "obs"))
+        classes = self._classes[key]
+        if classes is None:
+            return True
+        counted = value.astype(np.int64) - space.low.astype(np.int64)
+        return bool(((counted >= 0) & (counted < classes)).all())
 
     def _present(self, members: dict, obs: Any, where: str, path: str) -> dict:
         """`members`, all of which `obs` has; a fault otherwise."""
@@ -158,6 +174,15 @@ class CheckedEnv(gym.Wrapper, gym.utils.RecordConstructorArgs):
         shown = " ".join(str(given).split())
         shown = shown if len(shown) < 120 else shown[:117] + "..."
         return EnvironmentFault(f"The environment {self.name} breaks its API: {expected}, got {shown}. {ADVICE}")
+
+
+def _classes(space: gym.spaces.Box, wish: str | None) -> int | None:
+    """How many classes a Box has that enters as one-hot; None of one that does not."""
+    try:
+        spec = route(space, "", wish).spec
+    except SpaceError:  # told where the observations are encoded
+        return None
+    return spec.classes if spec.kind == "discrete" else None
 
 
 def _within(value: np.ndarray, space: gym.Space) -> bool:

@@ -19,6 +19,7 @@ from dreamer_agent.envs.plain import pack, unpack
 from dreamer_agent.envs.protocol import LARGEST_REWARD, Actions, Rows
 from dreamer_agent.envs.resilient import ResilientVectorEnv
 from dreamer_agent.envs.slots import IsolatedSlot, LocalSlot, Slot
+from dreamer_agent.envs.state import answers
 from dreamer_agent.errors import ConfigError, EnvironmentFault
 
 
@@ -116,12 +117,17 @@ class GymnasiumEnv:
         self.env.set_state(unpack(state["vector"]) if own else state["vector"])  # type: ignore[attr-defined]
         self.done = np.array(state["done"])
 
+    @property
+    def not_restored(self) -> list[str]:
+        """Why environments do not go on from the state that was set: their episodes are cut."""
+        return getattr(self.env, "not_restored", [])
+
     def why_no_state(self) -> str | None:
         """See `VectorEnv`."""
         if isinstance(self.env, ResilientVectorEnv):
             return self.env.why_no_state()
         name = f"the vector environment {type(self.env).__name__}"
-        if not all(callable(getattr(type(self.env), method, None)) for method in ("get_state", "set_state")):
+        if not answers(self.env):
             return name
         try:
             pack(self.env.get_state())  # type: ignore[attr-defined]
@@ -192,7 +198,7 @@ def make_vector(
     stepped in this process. Raises `ConfigError` where two of them are the same object, where they cannot be
     isolated, or where actions are masked and repeated.
     """
-    checked = [partial(_checked, factory, action_repeat) for factory in factories]
+    checked = [partial(_checked, factory, action_repeat, wishes) for factory in factories]
     slots: list[Slot] = [LocalSlot(one) if timeout is None else IsolatedSlot(one, timeout) for one in checked]
     vector = ResilientVectorEnv(slots, max_faults)
     if len({id(env.unwrapped) for env in vector.envs}) < len(vector.envs):
@@ -217,12 +223,12 @@ def make_configured(factories: list[Callable[[], gym.Env]], config: EnvConfig) -
 
 def lend_vector(env: gym.Env, config: EnvConfig) -> BorrowedEnv:
     """One environment of the user's; after a fault it is only reset, since it cannot be made anew."""
-    slot = LocalSlot(partial(CheckedEnv, env, config.action_repeat), lent=True)
+    slot = LocalSlot(partial(CheckedEnv, env, config.action_repeat, config.route), lent=True)
     return BorrowedEnv(ResilientVectorEnv([slot], config.max_faults), config.route)
 
 
-def _checked(factory: Callable[[], gym.Env], action_repeat: int) -> CheckedEnv:
-    return CheckedEnv(factory(), action_repeat)
+def _checked(factory: Callable[[], gym.Env], action_repeat: int, wishes: Mapping[str, str] | None) -> CheckedEnv:
+    return CheckedEnv(factory(), action_repeat, wishes)
 
 
 def _final_obs(obs: Any, final: np.ndarray, done: np.ndarray) -> Any:

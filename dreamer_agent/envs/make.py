@@ -75,7 +75,14 @@ def make_jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
     """`count` copies of a JAX-native environment."""
     from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 
+    refuse_isolation(config, "a JAX-native environment")
     return JaxVectorEnv(env, count, config.action_repeat, config.max_faults)
+
+
+def refuse_isolation(config: EnvConfig, what: str) -> None:
+    """Raise `ConfigError` where `config` asks for a process that `what` cannot have."""
+    if config.isolate:
+        raise ConfigError(f"env.isolate=true cannot be done for {what}, which runs here: set env.isolate=false.")
 
 
 @register_suite("python")

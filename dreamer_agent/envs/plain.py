@@ -26,6 +26,8 @@ def pack(value: Any) -> Any:
         return {"scalar": np.array(value)}
     if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": {key: pack(item) for key, item in value.items()}}
+    if type(value) is dict:
+        return {"pairs": [[pack(key), pack(item)] for key, item in value.items()]}
     if type(value) is list:
         return [pack(item) for item in value]
     if type(value) in (tuple, deque):
@@ -54,6 +56,8 @@ def unpack(tree: Any) -> Any:
         return np.asarray(content)[()]
     if kind == "dict":
         return {key: unpack(item) for key, item in content.items()}
+    if kind == "pairs":
+        return {unpack(key): unpack(item) for key, item in content}
     if kind in ("tuple", "deque"):
         return {"tuple": tuple, "deque": deque}[kind](unpack(item) for item in content)
     if kind == "generator":

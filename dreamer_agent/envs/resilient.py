@@ -6,8 +6,8 @@ environment is closed, made anew, and reset with a seed that follows from its ow
 
 from __future__ import annotations
 
-import contextlib
 import time
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 
 from dreamer_agent.envs.checked import ADVICE
 from dreamer_agent.envs.plain import pack, unpack
-from dreamer_agent.envs.slots import CLOSING, SHOWN, Described, IsolatedSlot, LocalSlot, Slot
+from dreamer_agent.envs.slots import SHOWN, Described, IsolatedSlot, LocalSlot, Slot
 from dreamer_agent.envs.worker import MAKE, sentence
 from dreamer_agent.errors import DreamerError, EnvironmentFault, RunDirectoryError, SpaceError
 from dreamer_agent.specs import MASK
@@ -47,12 +47,14 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, count)
         self.action_space = batch_space(self.single_action_space, count)
         self.faults, self.last_fault = 0, ""
+        self.not_restored: list[str] = []  # why, of those that do not go on from the state that was set
         self._given: Any = create_empty_array(self.single_observation_space, n=count, fn=np.zeros)
         self._masks: list[Any] = [None] * count
         self._pictures: list[Any] = [None] * count
         self._ended, self._broken, self._proven = (np.zeros(count, bool) for _ in range(3))
         self._in_a_row, self._restarts = np.zeros(count, int), np.zeros(count, int)
         self._seeds: list[int | None] = [None] * count
+        self._unanswered: list[str | None] = [None] * count  # who failed when all were asked last, and how
         self._torn = False  # after what was raised in the middle of a step: some have moved, others have not
 
     @property
@@ -79,10 +81,9 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         """As of `SyncVectorEnv`; see above for what fails."""
         self._torn = True
         for i, action in enumerate(iterate(self.action_space, actions)):
-            if self._ended[i] and not self._broken[i]:
-                self.slots[i].begin("reset")
-            elif not self._ended[i]:
-                self.slots[i].begin("step", action)
+            command = ("reset", None) if self._ended[i] else ("step", action)
+            if not self._broken[i]:
+                self.slots[i].begin(*command)
         rows = [self._reset_row(i) if self._ended[i] else self._step_row(i) for i in range(self.num_envs)]
         obs, reward, terminated, truncated = zip(*rows, strict=True)
         flags = np.array(terminated, bool), np.array(truncated, bool)
@@ -95,7 +96,11 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         for i, slot in enumerate(self.slots):
             if not self._broken[i]:
                 slot.begin("render")
-                self._pictures[i] = slot.finish()
+                try:
+                    self._pictures[i] = slot.finish()
+                except EnvironmentFault:
+                    if slot.alive:  # else its process is gone, as its next step tells
+                        raise
         return tuple(self._pictures)
 
     def get_state(self) -> dict[str, Any] | None:
@@ -105,10 +110,9 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         states = self._ask_each("get_state")
         if any(one is None and not broken for one, broken in zip(states, self._broken, strict=True)):
             return None
-        try:
-            given = {"obs": pack(self._given), "masks": pack(self._masks)}
-        except TypeError:
+        if self._unpackable():
             return None
+        given = {"obs": pack(self._given), "masks": pack(self._masks)}
         arrays = (self._ended, self._broken, self._proven, self._in_a_row, self._restarts)
         bookkeeping = dict(
             zip(("ended", "broken", "proven", "in_a_row", "restarts"), map(np.array, arrays), strict=True)
@@ -117,7 +121,10 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         return {"envs": states, **given, **bookkeeping, "seeds": seeds, "faults": self.faults}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `get_state`; `RunDirectoryError` where it is the state of other environments."""
+        """The inverse of `get_state`; `RunDirectoryError` where it is the state of other environments.
+
+        One that was made anew with other constants is warned of: its episode is cut at the next step.
+        """
         if len(state["envs"]) != self.num_envs:
             raise RunDirectoryError(
                 f"The saved state is that of {len(state['envs'])} environments, but there are {self.num_envs}: "
@@ -127,36 +134,49 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         for slot, one in zip(self.slots, state["envs"], strict=True):
             if one is not None:
                 slot.begin("set_state", one)
-        for slot, one in zip(self.slots, state["envs"], strict=True):
-            if one is not None:
-                slot.finish()
+        differing = [
+            None if one is None else slot.finish() for slot, one in zip(self.slots, state["envs"], strict=True)
+        ]
         self._given, self._masks = unpack(state["obs"]), unpack(state["masks"])
         self._ended, self._broken, self._proven = (np.array(state[k]) for k in ("ended", "broken", "proven"))
         in_a_row, self._restarts = np.array(state["in_a_row"]), np.array(state["restarts"])
         # What ended a run may have been mended since.
         self._in_a_row = np.where(in_a_row > self.max_faults, 0, in_a_row)
         self._seeds, self.faults = list(state["seeds"]), int(state["faults"])
+        self._broken |= [why is not None for why in differing]
+        self.not_restored = [why for why in differing if why is not None]
+        for i, why in enumerate(differing):
+            if why is not None:
+                warnings.warn(
+                    f"Environment {i} does not go on as it was, its episode is cut: {why}.", stacklevel=2
+                )
         self._torn = False
 
     def why_no_state(self) -> str | None:
         """What stands in the way of `get_state`, in a few words; None if nothing does."""
         unknown = next(filter(None, self._ask_each("uncaptured")), None)
-        return unknown or ("environments one of which failed in the middle of a step" if self._torn else None)
+        unanswered = next(filter(None, self._unanswered), None)
+        torn = "environments one of which failed in the middle of a step" if self._torn else None
+        return unknown or unanswered or torn or self._unpackable()
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environments; the processes of isolated ones end."""
         for slot in self.slots:
-            if isinstance(slot, IsolatedSlot):
-                slot.timeout = min(slot.timeout, CLOSING)
-        live = [slot for slot in self.slots if slot.alive]
-        for slot in live:
+            slot.hurry()
+        live = [(i, slot) for i, slot in enumerate(self.slots) if slot.alive]
+        for _, slot in live:
             slot.begin("close")
-        for slot in live:
-            ignored = (EnvironmentFault,) if isinstance(slot, IsolatedSlot) else ()
-            with contextlib.suppress(*ignored):
+        problems = []
+        for i, slot in live:
+            try:
                 slot.finish()
+            except Exception as error:
+                if isinstance(slot, LocalSlot):
+                    problems.append(f"environment {i} ({self._described[i].name}) {_told(error)}")
         for slot in self.slots:
             slot.end()
+        if problems:
+            warnings.warn(f"Not everything was closed as it should: {'; '.join(problems)}.", stacklevel=2)
 
     def _make_all(self) -> list[Described]:
         """Make the environments, isolated ones at the same time; none is left where one fails."""
@@ -177,7 +197,9 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         return described
 
     def _step_row(self, i: int) -> tuple[Any, float, bool, bool]:
-        """The row of environment i after a step that was begun."""
+        """The row of environment i after a step that was begun unless it is broken."""
+        if self._broken[i]:
+            return self._last_obs(i), 0.0, False, True
         try:
             obs, reward, terminated, truncated, self._masks[i] = self.slots[i].finish()
         except Exception as error:
@@ -235,9 +257,7 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         """Count a fault of environment i, and raise what ends the run."""
         self.faults += 1
         self._in_a_row[i] += 1
-        name, times = self._described[i].name, int(self._in_a_row[i])
-        told = str(error) if isinstance(error, DreamerError) else f"it raised {sentence(error)}"
-        told = told.removesuffix(ADVICE).removesuffix(SHOWN).rstrip(" .")
+        name, times, told = self._described[i].name, int(self._in_a_row[i]), _told(error)
         self.last_fault = f"environment {i} ({name}): {told}"
         if not self._proven[i] or self.max_faults == 0:
             raise error
@@ -265,18 +285,37 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         return deepcopy(self._given), info
 
     def _ask_each(self, command: str) -> list[Any]:
-        """The answers of all environments; None of a broken one."""
-        live = [i for i in range(self.num_envs) if not self._broken[i] and self.slots[i].alive]
-        for i in live:
+        """The answers of all environments; None of a broken one, and of one that fails: its next step tells."""
+        present = [i for i in range(self.num_envs) if not self._broken[i]]
+        for i in present:
             self.slots[i].begin(command)
         answers: list[Any] = [None] * self.num_envs
-        for i in live:
-            answers[i] = self.slots[i].finish()
+        self._unanswered = [None] * self.num_envs
+        for i in present:
+            try:
+                answers[i] = self.slots[i].finish()
+            except Exception as error:
+                self._unanswered[i] = f"environment {i} ({self._described[i].name}), which failed: {_told(error)}"
         return answers
+
+    def _unpackable(self) -> str | None:
+        """What of the last observations and masks cannot be written down; None if all can."""
+        for name, value in (("an observation", self._given), ("an action mask", self._masks)):
+            try:
+                pack(value)
+            except Exception as error:
+                return f"{name} that holds a {error}" if isinstance(error, TypeError) else f"{name} ({error})"
+        return None
 
 
 def _is_one(seed: Any) -> bool:
     return seed is None or isinstance(seed, int | np.integer)
+
+
+def _told(error: Exception) -> str:
+    """What happened, without the advice."""
+    told = str(error) if isinstance(error, DreamerError) else f"it raised {sentence(error)}"
+    return told.removesuffix(ADVICE).removesuffix(SHOWN).rstrip(" .")
 
 
 def _pause(times: int) -> float:

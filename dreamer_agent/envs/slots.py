@@ -23,6 +23,7 @@ from dreamer_agent.envs.checked import CheckedEnv
 from dreamer_agent.envs.state import capture, restore, uncaptured
 from dreamer_agent.envs.worker import MAKE, sentence
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault
+from dreamer_agent.interrupt import REQUEUE
 from dreamer_agent.specs import MASK
 
 Factory = Callable[[], CheckedEnv]
@@ -54,6 +55,9 @@ class Slot(Protocol):
 
     def finish(self) -> Any:
         """The answer."""
+
+    def hurry(self) -> None:
+        """Wait at most `CLOSING` seconds from now on for what was asked and for what will be."""
 
     def end(self) -> None:
         """Free what is left, without asking."""
@@ -102,14 +106,23 @@ class LocalSlot:
         self.asked = (command, argument)
 
     def finish(self) -> Any:
-        """See `Slot`."""
+        """See `Slot`; `EnvironmentFault` where the environment would end this process by `sys.exit`."""
         command, argument = self.asked
-        if command == MAKE:
-            self._make()
+        try:
+            if command == MAKE:
+                self._make()
+                assert self.env is not None
+                return describe(self.env)
             assert self.env is not None
-            return describe(self.env)
-        assert self.env is not None
-        return None if command == "close" and self.lent else perform(self.env, command, argument)
+            return None if command == "close" and self.lent else perform(self.env, command, argument)
+        except SystemExit as error:
+            if error.code == REQUEUE:  # a signal's, see `interrupt`
+                raise
+            name = f"The environment {self.env.name}" if self.env else "An environment that was being made"
+            raise EnvironmentFault(f"{name} called sys.exit({error.code!r}) during its {command}.") from error
+
+    def hurry(self) -> None:
+        """See `Slot`: what is done here cannot be left."""
 
     def end(self) -> None:
         """See `Slot`."""
@@ -118,8 +131,9 @@ class LocalSlot:
         if self.env is not None and self.lent:
             return
         if self.env is not None:
+            self.begin("close")
             with contextlib.suppress(Exception):  # it is broken already
-                self.env.close()
+                self.finish()
         self.env = self.factory()
 
 
@@ -146,6 +160,7 @@ class IsolatedSlot:
         self.process: subprocess.Popen | None = None
         self.connection: Any = None
         self.asked = ""  # what is not answered yet
+        self.how_ended = f"The process of {self._it} was not started."
 
     @property
     def alive(self) -> bool:
@@ -172,7 +187,7 @@ class IsolatedSlot:
         """See `Slot`; `EnvironmentFault` where the process ended or is silent."""
         asked = self.asked
         if self.connection is None:
-            raise EnvironmentFault(f"The process of {self._it} has ended: reset the environments.")
+            raise EnvironmentFault(self.how_ended)
         try:
             if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
                 raise self._silent(asked)
@@ -187,10 +202,16 @@ class IsolatedSlot:
             self.name = content.name
         return content
 
+    def hurry(self) -> None:
+        """See `Slot`."""
+        self.timeout = min(self.timeout, CLOSING)
+        self.deadline = min(self.deadline, time.monotonic() + CLOSING)
+
     def end(self) -> None:
         """End the process, and those that it started."""
         if self.process is None:
             return
+        self.how_ended = f"The process of {self._it} has ended: reset the environments."
         self.connection.close()
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -215,10 +236,11 @@ class IsolatedSlot:
 
     def _silent(self, asked: str) -> EnvironmentFault:
         self.end()
-        return EnvironmentFault(
+        self.how_ended = (
             f"{self._it[0].upper()}{self._it[1:]} did not answer its {asked} within {self.allowed:g} s: raise "
             "env.timeout if it needs longer."
         )
+        return EnvironmentFault(self.how_ended)
 
     def _gone(self, asked: str) -> EnvironmentFault:
         code: int | None = None
@@ -227,10 +249,11 @@ class IsolatedSlot:
                 code = self.process.wait(1.0)
         self.end()
         how = f"by the signal {signal.Signals(-code).name}" if code and code < 0 else f"with the exit code {code}"
-        return EnvironmentFault(
+        self.how_ended = (
             f"The process of {self._it} ended {how} during its {asked}: set env.isolate=false to see it end "
             "this one."
         )
+        return EnvironmentFault(self.how_ended)
 
 
 def _error_of(it: str, kind: str, content: str, lines: str) -> Exception:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from dreamer_agent.config import EnvConfig
-from dreamer_agent.envs.make import make_env, make_jax
+from dreamer_agent.envs.make import make_env, make_jax, refuse_isolation
 from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
 from dreamer_agent.errors import ConfigError
 
@@ -85,15 +85,18 @@ def _of_callable(maker: Callable[..., Any]) -> Source:
 
 def _made(maker: Callable[..., Any], config: EnvConfig, count: int) -> VectorEnv:
     """`count` environments from a callable; the first one made tells what kind they are."""
+    import gymnasium as gym
+
     from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv, make_configured
 
+    if config.isolate and isinstance(maker, type) and issubclass(maker, gym.Env):
+        return make_configured([partial(call, maker, config)] * count, config)  # nothing of it happens here
     first = [call(maker, config)]
     if isinstance(first[0], JaxEnv):
         return make_jax(first[0], config, count)
-    import gymnasium as gym
-
     if isinstance(first[0], gym.vector.VectorEnv):
         _refuse_repeat(config)
+        refuse_isolation(config, "a gymnasium vector environment")
         return GymnasiumEnv(first[0], config.route)
     if not isinstance(first[0], gym.Env):
         raise ConfigError(
@@ -130,6 +133,7 @@ def _borrow(env: Any) -> Source:
 
     def make(config: EnvConfig, count: int) -> VectorEnv:
         if not made:
+            refuse_isolation(config, "an environment that was given as an object")
             if isinstance(env, gym.Env):
                 made.append(lend_vector(env, config))
             else:

@@ -6,12 +6,14 @@ known of each class, exact classes only, stands in the tables here; where one la
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
 
+from dreamer_agent.envs.constants import Constants, constants, constants_of_model, difference
 from dreamer_agent.envs.plain import pack, unpack
 from dreamer_agent.envs.simulators import get_atari, get_mujoco, set_atari, set_mujoco
 from dreamer_agent.errors import RunDirectoryError
@@ -92,10 +94,11 @@ def uncaptured(env: gym.Env) -> str | None:
     return None
 
 
-def restore(env: gym.Env, state: State) -> None:
+def restore(env: gym.Env, state: State) -> str | None:
     """Bring `env` into a state that `capture` gave, whatever it did before.
 
-    Raises `RunDirectoryError` where the state is one of other layers than `env` has.
+    Gives what differs where its constructor made it another one than was saved, by chance for example: nothing
+    is changed then. Raises `RunDirectoryError` where the state is one of other layers than `env` has.
     """
     layers = list(_layers(env))
     names, saved = [type(layer).__name__ for layer in layers], [entry["class"] for entry in state["layers"]]
@@ -105,6 +108,11 @@ def restore(env: gym.Env, state: State) -> None:
             f"{' around '.join(names)}: resume with the environment that it was saved from."
         )
     for layer, entry in zip(layers, state["layers"], strict=True):
+        differing = difference(entry["constants"], _constants(layer)) if "constants" in entry else []
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            return f"{_named(layer)} was made with another {', '.join(differing[:3])}{more}"
+    for layer, entry in zip(layers, state["layers"], strict=True):
         try:
             _restore_layer(layer, entry)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -112,6 +120,7 @@ def restore(env: gym.Env, state: State) -> None:
                 f"The saved state of {_named(layer)} does not fit it ({type(error).__name__}: {error}): resume "
                 "with the environment, and the versions of its packages, that it was saved from."
             ) from error
+    return None
 
 
 def _capture(env: gym.Env) -> State:
@@ -121,14 +130,26 @@ def _capture(env: gym.Env) -> State:
 def _layers(env: gym.Env) -> Iterator[Any]:
     """`env`, and what it wraps down to the innermost, or to one that answers for all beneath it."""
     yield env
-    while isinstance(env, gym.Wrapper) and not _answers(env):
+    while isinstance(env, gym.Wrapper) and not answers(env):
         env = env.env
         yield env
 
 
-def _answers(env: Any) -> bool:
-    """Whether it has `get_state` and `set_state` of its own."""
-    return callable(getattr(type(env), "get_state", None)) and callable(getattr(type(env), "set_state", None))
+def answers(env: Any) -> bool:
+    """Whether it has `get_state()` and `set_state(state)`; with other arguments they are no such pair."""
+    return _takes(env, "get_state") and _takes(env, "set_state", None)
+
+
+def _takes(env: Any, name: str, *arguments: Any) -> bool:
+    if not callable(getattr(type(env), name, None)):
+        return False
+    try:
+        inspect.signature(getattr(env, name)).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # not Python's: it does not tell
+        return True
+    return True
 
 
 def _named(env: gym.Env) -> str:
@@ -138,7 +159,7 @@ def _named(env: gym.Env) -> str:
 def _captured_by(env: gym.Env) -> tuple[Callable[[Any], State], Callable[[Any, State], None]] | None:
     """How to capture and restore this one layer by itself; None where it is not known."""
     name = f"{type(env).__module__}:{type(env).__qualname__}"
-    if _answers(env):
+    if answers(env):
         return _get_own, _set_own
     if name.startswith("gymnasium.envs.mujoco.") and hasattr(env, "model"):
         return _get_mujoco, _set_mujoco
@@ -154,9 +175,23 @@ def _capture_layer(env: gym.Env) -> State:
     if found is None:
         raise _Unknown(_named(env))
     try:
-        return found[0](env)
+        return {**found[0](env), "constants": _constants(env)}
     except TypeError as error:
         raise _Unknown(f"{_named(env)}, which holds a {error}") from error
+    except _Unknown:
+        raise
+    except Exception as error:
+        raise _Unknown(f"{_named(env)}, whose state gave {type(error).__name__}") from error
+
+
+def _constants(env: gym.Env) -> Constants:
+    """What its constructor decided, where that is known of its class."""
+    found, name = _captured_by(env), f"{type(env).__module__}:{type(env).__qualname__}"
+    if found == (_get_mujoco, _set_mujoco):
+        return constants_of_model(env.model)  # type: ignore[attr-defined]
+    if found == (_get_attributes, _set_attributes) and name.startswith((_CLASSIC, _TOY)):
+        return constants(env, (*ATTRIBUTES[name], *RANDOM))
+    return {}
 
 
 def _restore_layer(env: gym.Env, entry: State) -> None:

@@ -19,16 +19,32 @@ from typing import Any
 from dreamer_agent.errors import DreamerError
 
 MAKE = "make"  # what is asked first; the rest is `slots.perform`
+ASKING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(handle: int) -> None:
     """Serve the connection `handle`. Ctrl-C is the parent's to handle: it says when to end."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    _disregard_signals()
     threading.Thread(target=_end_with_parent, args=(handle,), daemon=True).start()
     connection: Connection = Connection(handle)
     with contextlib.suppress(EOFError, ConnectionError):
         _serve(connection)
+
+
+def _disregard_signals() -> None:
+    """Let SIGINT and SIGTERM do nothing here, and end as ever what the environment starts.
+
+    A handler is no more in a program that is started, where "ignored" would be, and a fork takes its own off.
+    """
+    for number in ASKING:
+        signal.signal(number, lambda *_: None)
+        signal.siginterrupt(number, False)  # a simulator's system calls are resumed
+    os.register_at_fork(after_in_child=_heed_signals)
+
+
+def _heed_signals() -> None:
+    for number in ASKING:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _end_with_parent(handle: int) -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -25,7 +20,8 @@ from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs import Rows, make_env, resilient, source_of
 from dreamer_agent.envs.checked import CheckedEnv
 from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv, make_vector
-from dreamer_agent.errors import ConfigError, EnvironmentFault, MissingExtraError, SpaceError
+from dreamer_agent.errors import EnvironmentFault
+from dreamer_agent.interrupt import REQUEUE
 from tests.envs.faulty import CRASHES, KINDS, LENGTH, Faulty
 from tests.envs.masked_envs import Picky
 from tests.envs.test_checked import Everything
@@ -322,6 +318,56 @@ def test_discrete_values_outside_of_their_space_are_faults(space: gym.Space, goo
     play(env, 2)
 
 
+@pytest.mark.parametrize("kind", ["one-hot", "vector", "mask"])
+def test_a_box_that_is_one_hot_is_left_by_a_fault_only(kind: str) -> None:
+    """Where it enters as a vector, what lies outside of its bounds does no harm."""
+    space, good, bad = spaces.Box(0, 3, (2,), np.int64), np.array([0, 3]), np.array([-1, 4])
+    wishes = {"obs": "vector"} if kind == "vector" else None
+    if kind == "mask":  # whose form is checked with the actions
+        space = spaces.Dict({"action_mask": spaces.Box(0, 1, (2,), np.int8), "obs": spaces.Discrete(1)})
+        good, bad = ({"action_mask": np.array(legal), "obs": 0} for legal in ([1, 1], [0, 2]))
+    steps = iter([good, bad, *[good] * 9])
+
+    class Leaving(Elsewhere):
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+            return next(steps), 0.0, False, False, {}
+
+    env = make_vector([lambda: Leaving(space, good, bad)], 1, wishes, 2)
+    rows = play(env, 4)
+    assert env.faults == (0 if kind == "vector" else 1)
+    assert [bool(row.is_last[0]) for row in rows] == [False, False, kind != "vector", False, False]
+    told = {"one-hot": "the observation of step() should lie in its space Box(0, 3, (2,)", "mask": "The mask"}
+    assert told.get(kind, "") in env.last_fault
+
+
+def test_an_environment_that_would_end_this_process_is_at_fault(tmp_path: Path) -> None:
+    class Exiting(Faulty):
+        code: Any = 3
+
+        def wrong(self, kind: str, obs: Any, reward: float) -> tuple[Any, float]:
+            sys.exit(self.code)
+
+        def close(self) -> None:
+            sys.exit()
+
+    env = make_vector([partial(Exiting, str(tmp_path / "env"), {"raise": [4]})], 1, None, 2)
+    play(env, 9)
+    assert env.faults == 1
+    assert env.last_fault.endswith("The environment Exiting called sys.exit(3) during its step")
+    with pytest.warns(UserWarning, match=r"called sys\.exit\(None\) during its close"):
+        env.close()
+    Exiting.code = REQUEUE  # as the handler of a signal would
+    with pytest.raises(SystemExit):
+        play(make_vector([partial(Exiting, str(tmp_path / "other"), {"raise": [4]})], 1, None, 2), 9)
+
+
+def test_one_that_cannot_be_closed_does_not_keep_the_others_open(tmp_path: Path) -> None:
+    env: Any = faulty(tmp_path, {}, {"close": [1]}, {})
+    with pytest.warns(UserWarning, match=r"environment 1 \(Faulty\) .*closing is broken, too"):
+        env.close()
+    assert all(one.unwrapped.closed for one in env.env.envs)
+
+
 # The state, with what is counted
 
 
@@ -347,106 +393,3 @@ def test_the_state_of_what_was_counted_comes_back(timeout: float | None) -> None
         assert_same(env.step(actions), other.step(actions))
     env.close()
     other.close()
-
-
-# Processes
-
-SCRIPT = """
-import sys, time
-import numpy as np
-from copy import deepcopy
-from functools import partial
-from itertools import pairwise
-from dreamer_agent.envs.gymnasium_adapter import make_vector
-from tests.envs.faulty import Faulty
-env = make_vector([partial(Faulty, sys.argv[1], {"hang": [2]})] * 2, 1, None, 5, 600.0)
-env.reset(0)
-print(*[slot.process.pid for slot in env.env.slots], flush=True)
-for _ in range(3):
-    env.step({"action": np.zeros(2, np.int32)})
-"""
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
-def test_processes_end_with_a_parent_that_was_killed_and_ignore_ctrl_c(tmp_path: Path) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "env")], stdout=subprocess.PIPE, text=True, cwd=Path.cwd(),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)},
-    )  # fmt: skip
-    assert parent.stdout is not None
-    pids = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(pids) == 2
-    for pid in pids:
-        os.kill(pid, signal.SIGINT)
-        os.kill(pid, signal.SIGTERM)
-    time.sleep(0.5)  # one of them hangs in its step, the other waits
-    assert all(map(is_running, pids))
-    parent.kill()
-    parent.wait()
-    end = time.monotonic() + 10
-    while any(map(is_running, pids)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not any(map(is_running, pids))
-
-
-def test_a_process_imports_neither_jax_nor_the_learner() -> None:
-    class Spy(Elsewhere):
-        def __init__(self) -> None:
-            loaded = [
-                name for name in ("jax", "flax", "matplotlib", "dreamer_agent.agent") if name in sys.modules
-            ]
-            super().__init__(spaces.Discrete(1 + len(loaded)), 0, 0)
-
-    env = make_vector([Spy], 1, timeout=TIMEOUT)
-    assert env.obs_specs["obs"].classes == 1
-    env.close()
-    assert not any(slot.alive for slot in env.env.slots)  # type: ignore[attr-defined]
-
-
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(tmp_path: Path) -> None:
-    def made(timeout: float | None) -> Any:
-        (tmp_path / str(timeout)).mkdir()
-        env: Any = faulty(tmp_path / str(timeout), {}, {}, timeout=timeout)
-        env.reset(0)
-        return env
-
-    env, reference = made(TIMEOUT), made(None)
-    for slot in env.env.slots:
-        slot.begin("step", np.int64(0))  # as where Ctrl-C came before the answers
-    reference.step({"action": np.zeros(2, np.int32)})
-    action = {"action": np.ones(2, np.int32)}
-    assert_same(env.step(action), reference.step(action))
-    env.close()
-
-
-def test_errors_come_through_processes_as_what_they_were() -> None:
-    def lacking() -> gym.Env:
-        raise MissingExtraError("install it")
-
-    def uneven() -> gym.Env:
-        return Elsewhere(spaces.Discrete(os.getpid()), 0, 0)
-
-    with pytest.raises(MissingExtraError, match="install it"):
-        make_vector([lacking], 1, timeout=TIMEOUT)
-    with pytest.raises(SpaceError, match="should have the same spaces"):
-        make_vector([uneven] * 2, 1, timeout=TIMEOUT)
-    lock = threading.Lock()
-    with pytest.raises(ConfigError, match=r"cannot be sent .*set env\.isolate=false"):
-        make_vector([lambda: lock], 1, timeout=TIMEOUT)  # type: ignore[list-item, return-value]
-
-
-def test_an_environment_that_was_registered_here_is_known_there() -> None:
-    gym.register("test_suite/Local-v0", entry_point=lambda: Elsewhere(spaces.Discrete(2), 0, 1))
-    try:
-        env = make_env(EnvConfig(id="test_suite/Local-v0", num_envs=1, isolate=True))
-        assert play(env, 2)[-1].obs["obs"].tolist() == [1]
-        env.close()
-    finally:
-        del gym.registry["test_suite/Local-v0"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces, wrappers
 from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 from gymnasium.vector import SyncVectorEnv
 
 from dreamer_agent.config import EnvConfig
@@ -124,17 +126,89 @@ def test_a_borrowed_environment_does_too() -> None:
     goes_on(lambda: source_of(gym.make("CartPole-v1")).make(EnvConfig(), 1))  # with gymnasium's own checker
 
 
+# Constants, which the constructor decides
+
+
+def random_lake() -> gym.Env:
+    return gym.make("FrozenLake-v1", desc=generate_random_map(8))
+
+
+def random_gravity() -> gym.Env:
+    env: Any = gym.make("CartPole-v1")
+    env.unwrapped.gravity = np.random.default_rng().uniform(5, 15)
+    return env
+
+
+def random_bodies() -> gym.Env:
+    env: Any = gym.make("Hopper-v5")
+    env.unwrapped.model.body_mass[1:] *= np.random.default_rng().uniform(0.5, 2)
+    env.unwrapped.model.opt.timestep *= np.random.default_rng().uniform(0.5, 1)
+    return env
+
+
+@pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["here", "isolated"])
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (random_lake, "the environment FrozenLakeEnv was made with another P, desc"),
+        (random_gravity, "the environment CartPoleEnv was made with another gravity"),
+        (random_bodies, "the environment HopperEnv was made with another body_mass, opt.timestep"),
+    ],
+)
+def test_what_was_made_with_other_constants_is_cut(
+    make: Callable[[], gym.Env], expected: str, timeout: float | None
+) -> None:
+    if make is random_bodies:
+        pytest.importorskip("mujoco")
+    rng, action = np.random.default_rng(0), None
+    first: Any = make_vector([make], 1, None, 0, timeout)
+    first.reset(3)
+    for _ in range(3):
+        action = random_actions(first, rng)
+        rows = first.step(action)[0]
+    state, other = through_files(first.get_state()), make_vector([make], 1, None, 0, timeout)
+    if timeout is None:
+        first.set_state(state)  # it is the same
+    told = f"Environment 0 does not go on as it was, its episode is cut: {expected}."
+    with pytest.warns(UserWarning, match=re.escape(told)):
+        other.set_state(state)
+    assert other.why_no_state() is None
+    if timeout is None:
+        third: Any = make_vector([make], 1)
+        third.set_state(through_files(other.get_state()))  # saved before a step was made
+        assert third.step(action)[0].is_last[0]
+    (cut,) = other.step(action)
+    assert cut.is_last[0] and not cut.is_terminal[0] and cut.reward[0] == 0
+    assert np.array_equal(cut.obs["obs"], rows.obs["obs"])
+    (begun,) = other.step(action)
+    assert begun.is_first[0] and other.faults == 0
+    other.step(action)
+    for env in (first, other):
+        env.close()
+
+
+def test_states_that_say_nothing_of_constants_are_taken() -> None:
+    env: Any = make_vector([random_gravity], 1)
+    env.reset(3)
+    state = env.get_state()
+    for layer in state["vector"]["envs"][0]["layers"]:
+        del layer["constants"]
+    other: Any = make_vector([random_gravity], 1)
+    other.set_state(state)
+    assert not other.step({"action": np.ones(1, np.int32)})[0].is_last[0]
+
+
 MUJOCO = (
     "Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum",
     "Pusher", "Reacher", "Swimmer", "Walker2d",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MUJOCO)
+@pytest.mark.parametrize("name", [*(f"{name}-v5" for name in MUJOCO), "Ant-v4", "Hopper-v4"])
 def test_mujoco_goes_on_bit_by_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mujoco")
     monkeypatch.chdir(tmp_path)  # MuJoCo may leave a log
-    goes_on(configured(f"{name}-v5", max_episode_steps=120), before=133)
+    goes_on(configured(name, max_episode_steps=120), before=133)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +339,27 @@ class Odd(Wanderer):
 
 
 class Failing(Wanderer):
+    def get_state(self) -> Any:
+        raise RuntimeError("not now")
+
+
+class Endless(Wanderer):
+    def get_state(self) -> Any:
+        state: dict[str, Any] = {}
+        state["itself"] = state
+        return state
+
+
+class Asking(Wanderer):
     def get_state(self, what: str) -> Any:  # type: ignore[override]
         return {}
+
+
+class Stretching(Wanderer):
+    """Its state is set as MuJoCo's environments do, which is no answer to `get_state`."""
+
+    def set_state(self, place: Any, trail: Any) -> None:  # type: ignore[override]
+        self.place, self.trail = place, trail
 
 
 class MyCartPole(CartPoleEnv):
@@ -280,7 +373,10 @@ class MyCartPole(CartPoleEnv):
         (lambda: Picky("discrete", "info", 5, 0), "the environment Picky"),
         (MyCartPole, "the environment MyCartPole"),
         (Odd, "the environment Odd, which holds a StringIO"),
-        (Failing, "the environment Failing, whose get_state() raised TypeError"),
+        (Failing, "the environment Failing, whose get_state() raised RuntimeError"),
+        (Endless, "the environment Endless, whose state gave RecursionError"),
+        (Asking, "the environment Asking"),
+        (Stretching, "the environment Stretching"),
         (lambda: gym.make("FrozenLake-v1", map_name=None), "the environment FrozenLakeEnv"),  # it draws a map
     ],
 )
@@ -289,6 +385,31 @@ def test_what_cannot_be_captured_is_named(make: Callable[[], gym.Env], expected:
     env.reset(0)
     assert env.why_no_state() == uncaptured(env.env.envs[0]) == expected  # type: ignore[attr-defined]
     assert env.get_state() is None and capture(env.env.envs[0]) is None  # type: ignore[attr-defined]
+
+
+class Masked(Wanderer):
+    """Its masks are dicts with numbers as keys, as its actions are tuples."""
+
+    action_space = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(3)])
+    mask: dict[Any, Any] = {0: np.array([1, 1])}  # noqa: RUF012
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        return super().reset(seed=seed)[0], {"action_mask": self.mask}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        return *super().step(action[1])[:4], {"action_mask": self.mask}
+
+
+def test_masks_are_part_of_the_state() -> None:
+    goes_on(lambda: make_vector([Masked] * 2, 1))
+
+    class Noted(Masked):
+        mask = {**Masked.mask, "note": io}  # noqa: RUF012
+
+    env = make_vector([Noted], 1)
+    env.reset(0)
+    assert env.get_state() is None
+    assert env.why_no_state() == "an action mask that holds a module"
 
 
 def test_a_users_vector_environment_has_a_state_if_it_says_so() -> None:
@@ -328,6 +449,7 @@ def test_plain_values_come_back_as_what_they_were() -> None:
     rng.random(7)
     value = {
         "a": (1, [2.5, None, True], b"\x00", 2**127), "b": np.float32(1.5), "c": np.str_("x"), "d": {"dict": {}},
+        "i": {0: "x", (1, "a"): {None: 2.5}},
         "e": np.array(["ab", "c"]), "f": np.zeros((0, 3), np.int8), "g": np.float64("nan"), "h": -float("inf"),
     }  # fmt: skip
     again = unpack(through_files(pack({**value, "rng": rng})))
@@ -335,7 +457,7 @@ def test_plain_values_come_back_as_what_they_were() -> None:
     assert repr(again) == repr(value) and {k: type(v) for k, v in again.items()} == {
         k: type(v) for k, v in value.items()
     }
-    for wrong in ({1: 2}, {1, 2}, object(), np.array([None]), np.random.RandomState(0), lambda: 3):
+    for wrong in ({object(): 2}, {1, 2}, object(), np.array([None]), np.random.RandomState(0), lambda: 3):
         with pytest.raises(TypeError):
             pack(wrong)
     for wrong in ({}, {"lambda": []}, {"generator": {"dict": {"bit_generator": "default_rng"}}}):

@@ -117,7 +117,7 @@ def _look_closer(report: Report, make: Callable[[int], VectorEnv] | None) -> Non
         return
     if report.problems:
         found = RandomRollout({}, faults=list(report.problems))
-        survey(env, found, observations=bool(report.observations))
+        survey(env, found, report.config.env.route, observations=bool(report.observations))
         report.problems = found.faults
     report.gymnasium = gymnasium_findings(env)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -82,13 +82,17 @@ def _made_without_us(config: EnvConfig) -> gym.Env | None:
     return inner(gym.make(config.id, **{"disable_env_checker": True, **config.kwargs}))
 
 
-def survey(env: gym.Env, rollout: RandomRollout, steps: int = 300, observations: bool = True) -> None:
+def survey(
+    env: gym.Env, rollout: RandomRollout, wishes: Mapping[str, str] | None = None, steps: int = 300,
+    observations: bool = True,
+) -> None:  # fmt: skip
     """Step `env` with actions sampled from its space, and add whatever breaks the API to `rollout.faults`.
 
-    `observations` is false where they are of a space that cannot be encoded anyway, and are not checked.
+    `wishes` is `env.route` of the configuration. `observations` is false where they are of a space that cannot be
+    encoded anyway, and are not checked.
     """
     try:
-        checker = _Checker(env, observations)
+        checker = _Checker(env, wishes, observations)
         env.action_space.seed(0)
         good, begun = None, False
         for _ in range(steps):
@@ -120,7 +124,7 @@ def survey(env: gym.Env, rollout: RandomRollout, steps: int = 300, observations:
 class _Checker:
     """Our checks of single answers: a `CheckedEnv` around an environment that only hands them on."""
 
-    def __init__(self, env: gym.Env, observations: bool):
+    def __init__(self, env: gym.Env, wishes: Mapping[str, str] | None, observations: bool):
         class Echo(gym.Env):
             answer: Any = None
 
@@ -135,7 +139,7 @@ class _Checker:
         self.observed, self.echo.action_space = observations, env.action_space
         self.echo.observation_space = env.observation_space if observations else gym.spaces.Discrete(1)
         self.echo.spec = env.spec
-        self.checked = CheckedEnv(self.echo)
+        self.checked = CheckedEnv(self.echo, wishes=wishes)
 
     def fault(self, answer: Any) -> str | None:
         """What is wrong with what reset (two values) or step gave."""
