@@ -78,10 +78,12 @@ def train(
             config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
             folder = run or (Path("runs") if seeds else api.default_folder(config))
             if seeds:
-                _train_seeds(config, seeds, folder)
+                _train_seeds(config, seeds, folder, allow or ())
             else:
                 _train(config, folder, allow or ())
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != REQUEUE:  # of a plugin, say: trying again would not help
+            raise
         learned = f"; what was learned is in {folder}" if folder and folder.exists() else ""
         typer.echo(f"stopped{learned}; the same command goes on from there", err=True)
         raise typer.Exit(REQUEUE) from None
@@ -103,11 +105,11 @@ def _train(config: Config, folder: Path, allow: list[str] | tuple[str, ...]) -> 
     Console().print("pictures: " + ", ".join(str(path) for path in pictures), soft_wrap=True)
 
 
-def _train_seeds(config: Config, seeds: int, folder: Path) -> None:
+def _train_seeds(config: Config, seeds: int, folder: Path, allow: list[str] | tuple[str, ...]) -> None:
     """Train a population, and draw its learning curves."""
     from dreamer_agent import api, plots
 
-    api.train_population(config, seeds, folder)
+    api.train_population(config, seeds, folder, allow=allow)
     runs = [folder / api.default_folder(each).name for each in api.population_configs(config, seeds)]
     picture = plots.plot_runs(runs, folder / f"{runs[0].name}-and-{seeds - 1}-more.png")
     Console().print(f"picture: {picture}", soft_wrap=True)

@@ -103,6 +103,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_file(path: Path, size: int, expected: str) -> None:
+    """Raise `RunDirectoryError` where a file is missing, or has another size or digest."""
+    if not path.is_file() or path.stat().st_size != size or sha256(path) != expected:
+        raise RunDirectoryError(f"{path} is missing or damaged.")
+
+
 def digest(arrays: Iterable[tuple[str, Any]]) -> str:
     """One digest of named arrays: of their names, types, shapes and bytes."""
     out = hashlib.sha256()

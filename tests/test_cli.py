@@ -106,6 +106,19 @@ def test_a_run_that_was_asked_to_stop_ends_with_the_code_for_trying_again(monkey
     assert result.exit_code == 75 and "the same command goes on" in result.output
 
 
+def test_another_end_is_no_reason_to_try_again(monkeypatch, tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from dreamer_agent import api, cli
+
+    def ended(*_: object, **__: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(api, "train", ended)
+    result = CliRunner().invoke(cli.app, ["train", "CartPole-v1", "--preset", "classic", "--run", str(tmp_path)])
+    assert result.exit_code == 3 and "goes on" not in result.output
+
+
 def signals_as_it_is_made(**_: object) -> None:
     """An environment on which a run waits while a scheduler takes back the machine."""
     signal.raise_signal(signal.SIGTERM)

@@ -42,7 +42,7 @@ def measured(size: str, steps: int, ratio: float, every: int, folder: Path, roun
         blocked = time.monotonic() - start
         beside = _go_on(replay, row, 0, updates // 4)  # the first of them are made while it is written
         checkpoints.settle()
-        assert checkpoints.failure is None and checkpoints.index is not None
+        assert not checkpoints.failure and checkpoints.index is not None
         written = [f for f in checkpoints.index.files if f.name[:-4].split("-")[1] == f"{number + 1:06d}"]
         if number:  # the first one holds everything
             out["blocked_s"].append(round(blocked, 3))

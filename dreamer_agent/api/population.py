@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,22 @@ from dreamer_agent.training.opening import EnvFactory
 def train_population(
     config: Config, seeds: int | Sequence[int], folder: str | Path = "runs",
     hyper: Mapping[str, Sequence[float]] | None = None, quiet: bool = False, make: EnvFactory | None = None,
+    allow: Collection[str] = (),
 ) -> list[list[Evaluation]]:  # fmt: skip
     """Train `seeds` (a number counts from `config.seed` on) as one program, and score each.
 
     `hyper` gives a value for each seed by keys of the configuration, {"optimizer.learning_rate": [1e-4, 3e-4]};
     only numbers of `training.population.HYPER` may differ. Each seed has a run directory of its own, ENV-SEED in
-    `folder`, which is resumed where it exists and is like any other. Gives two evaluations for each seed, with
-    sampled actions and with the mode. Raises a `DreamerError` that says what to mend; the environment must be
-    written in JAX.
+    `folder`, which is resumed where it exists and is like any other; `allow` is that of `train`. Gives two
+    evaluations for each seed, with sampled actions and with the mode. Raises a `DreamerError` that says what to
+    mend; the environment must be written in JAX.
     """
     from dreamer_agent.training.population import Population
 
     enable_compilation_cache()
     configs = population_configs(config, seeds, hyper)
     folders = [Path(folder) / default_folder(each).name for each in configs]
-    population = Population.open(configs, folders, make, quiet)
+    population = Population.open(configs, folders, make, quiet, allow)
     try:
         population.run(config.train.steps)
         return population.score()

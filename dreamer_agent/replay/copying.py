@@ -40,18 +40,20 @@ class LaterCopy:
                 self._copy(rows)
 
     def result(self) -> Tree:
-        """The rows `[N, ...]`; to be called once."""
-        try:
-            for start in range(0, len(self.streams), PIECE):
-                with self.lock:
-                    piece = slice(start, start + PIECE)
-                    rows = self.row[self.streams[piece], self.slots[piece]]
-                    self._copy(rows[rows != NONE])
-                time.sleep(PAUSE)
-        finally:
-            self.done = True
-            out, self.out = self.out, {}
-        return out
+        """The rows `[N, ...]`."""
+        for start in range(0, len(self.streams), PIECE):
+            with self.lock:
+                piece = slice(start, start + PIECE)
+                rows = self.row[self.streams[piece], self.slots[piece]]
+                self._copy(rows[rows != NONE])
+            time.sleep(PAUSE)
+        return self.out
+
+    def end(self) -> None:
+        """Copy nothing any more, and let go of what was."""
+        with self.lock:
+            self.row[:] = NONE
+            self.done, self.out = True, {}
 
     def _copy(self, rows: np.ndarray) -> None:
         where = self.streams[rows], self.slots[rows]

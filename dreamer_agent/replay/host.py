@@ -111,9 +111,19 @@ class HostReplay:
 
     def save_later(self, since: Mark | None = None) -> Callable[[], Saved]:
         """What `save` gives now, copied when this is called: once, in a thread of its own if need be."""
-        self.copies = [copy for copy in self.copies if not copy.done]
+        self.copies, before = [], [copy for copy in self.copies if not copy.done]
         counters = self.length, self.added, self.served, self.samples
-        return difference(since, *counters, self.stamps, self._take)
+        saved = difference(since, *counters, self.stamps, self._take)
+        new, self.copies = self.copies, before + self.copies
+
+        def call() -> Saved:
+            try:
+                return saved()
+            finally:
+                for copy in new:
+                    copy.end()
+
+        return call
 
     def restore(self, saved: Iterable[Saved]) -> None:
         """The inverse of a first `save` and those since, in order, into an empty replay of the same layout.

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_agent.errors import RunDirectoryError
-from dreamer_agent.files import read_tree, sha256, write_tree
+from dreamer_agent.files import check_file, read_tree, sha256, write_tree
 from dreamer_agent.replay.saved import Saved
 from dreamer_agent.replay.trees import Tree
 
@@ -37,7 +36,7 @@ class File:
 class Index:
     """All of a replay at one moment: its counters, and the files of its steps and changes in their order."""
 
-    number: int  # of the checkpoint, counted from one
+    number: int  # of its newest files
     length: int
     added: list[int]
     served: list[int]
@@ -74,7 +73,7 @@ class ReplayStore:
         `before` names is untouched.
         """
         self.folder.mkdir(exist_ok=True)
-        number = before.number + 1 if before else 1
+        number = self._next_number()
         name = f"{number:06d}"
         oldest = (saved.added - saved.length).clip(0)
         steps = [each for each in before.steps if (np.array(each.added) > oldest).any()] if before else []
@@ -110,9 +109,7 @@ class ReplayStore:
     def check(self, index: Index) -> None:
         """Raise `RunDirectoryError` where a file is missing or is not the one that was written."""
         for each in index.files:
-            path = self.folder / each.name
-            if not path.is_file() or path.stat().st_size != each.bytes or sha256(path) != each.sha256:
-                raise RunDirectoryError(f"{path} is missing or damaged.")
+            check_file(self.folder / each.name, each.bytes, each.sha256)
 
     def keep(self, indices: Iterable[Index]) -> None:
         """Remove every file that none of `indices` names."""
@@ -120,6 +117,10 @@ class ReplayStore:
         for path in self.folder.glob("*.npz*"):
             if path.name not in named:
                 path.unlink()
+
+    def _next_number(self) -> int:
+        """One that no file has: what an older checkpoint names is never written over."""
+        return 1 + max((int(path.name.split("-")[1][:6]) for path in self.folder.glob("*-*.npz")), default=0)
 
     def _write(self, name: str, content: Tree, rows: int, added: np.ndarray) -> File:
         path = self.folder / f"{name}.npz"

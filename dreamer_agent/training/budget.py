@@ -72,27 +72,28 @@ def free_memory() -> int:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that are free where `folder` lies or will lie."""
+    """Bytes that are free for a run in `folder`: what its replay has taken there already counts as free."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
+    taken = sum(path.stat().st_size for path in (folder / "replay").glob("*.npz"))
+    return shutil.disk_usage(there).free + taken
 
 
 def check(config: Config, agent: Agent, free: int | None = None, disk: int | None = None) -> Budget:
     """The budget, or `MemoryBudgetError` where it does not fit `free` bytes (by default what is free now).
 
-    With `replay.spill` the replay lies on a disk, of which `disk` bytes are free.
+    With `replay.spill` the replay lies on a disk, of which `disk` bytes are free, and checkpoints hold it again.
     """
     budget = estimate(config, agent)
     free = free_memory() if free is None else free
     spilled = config.replay.spill and disk is not None
-    limit = config.replay.max_gb * GB or (disk if spilled else free)
-    assert limit is not None
+    limit = config.replay.max_gb * GB or (disk / 2 if config.replay.spill and disk is not None else free)
     if budget.replay > limit:
         steps = kept_steps(config)
         fits = int(steps * limit / budget.replay)
+        where = " on disk and as much again in checkpoints" if spilled else ""
         instead = "" if spilled else ", or have it on disk with replay.spill=true"
         raise MemoryBudgetError(
-            f"The replay of {steps:,} steps takes {budget.replay / GB:.2f} GB{' on disk' if spilled else ''}, "
+            f"The replay of {steps:,} steps takes {budget.replay / GB:.2f} GB{where}, "
             f"but {limit / GB:.2f} GB are allowed: set replay.capacity to at most {fits:,}, or raise "
             f"replay.max_gb{instead}."
         )

@@ -60,6 +60,7 @@ class StopOnReturn(Callback):
 
     def set_state(self, state: list[float]) -> None:
         """Go on with them."""
+        self.returns.clear()
         self.returns.extend(state)
 
     def on_episode(self, trainer: Trainer, episode: Episode) -> bool | None:

@@ -15,9 +15,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -28,13 +30,14 @@ import orbax.checkpoint as ocp
 
 from dreamer_agent.agent import AgentState
 from dreamer_agent.errors import RunDirectoryError
-from dreamer_agent.files import DAMAGED, digest, read_tree, replacing, sha256, sync, write_tree
+from dreamer_agent.files import DAMAGED, check_file, digest, read_tree, replacing, sha256, sync, write_tree
+from dreamer_agent.registry import in_one_line
 from dreamer_agent.replay import Index, Mark, ReplayStore, Saved
 from dreamer_agent.training.memory import trim
 from dreamer_agent.version import VERSION
 
 FORMAT = 1  # of checkpoints; older formats are read, newer ones refused
-COMMIT, LOOP, AGENT = "commit.json", "loop.npz", "agent"
+COMMIT, LOOP, AGENT, LOCK = "commit.json", "loop.npz", "agent", ".lock"
 REPLAY, BEST, DAMAGED_FOLDER = "replay", "best", "damaged"
 
 
@@ -42,7 +45,7 @@ class Snapshot(NamedTuple):
     """All of a run after `step` env steps, as copies: `agent` arrays, the `loop` as plain data, the replay.
 
     `replay()` gives the difference to the checkpoint before, `mark` is where that ends, `score` the mean return
-    that tells how good the policy is (None: unknown).
+    that tells how good the policy is (None: unknown), `together` whether the run was one of a population.
     """
 
     step: int
@@ -51,6 +54,7 @@ class Snapshot(NamedTuple):
     replay: Callable[[], Saved]
     mark: Mark
     score: float | None = None
+    together: bool = False
 
 
 class Checkpoint:
@@ -60,12 +64,19 @@ class Checkpoint:
         self.folder, self.step = folder, int(folder.name)
         try:
             self.commit: dict[str, Any] = json.loads((folder / COMMIT).read_text())
-            self.files: dict[str, list[Any]] = dict(self.commit["files"])
+            self.files = {
+                str(name): (int(size), str(code)) for name, (size, code) in self.commit["files"].items()
+            }
             self.format = int(self.commit["format"])
-        except DAMAGED as error:
+        except (*DAMAGED, AttributeError) as error:
             raise RunDirectoryError(
                 f"{folder / COMMIT} is missing or damaged ({type(error).__name__})."
             ) from error
+
+    @property
+    def updates(self) -> int:
+        """Updates that were made before it."""
+        return int(self.commit["updates"])
 
     @property
     def index(self) -> Index:
@@ -85,9 +96,7 @@ class Checkpoint:
                 f"up to {FORMAT}: install the version that wrote it ({self.commit.get('version')}) or a newer."
             )
         for name, (size, expected) in self.files.items():
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size != size or sha256(path) != expected:
-                raise RunDirectoryError(f"{path} is missing or damaged.")
+            check_file(self.folder / name, size, expected)
         if store is not None:
             store.check(self.index)
 
@@ -162,7 +171,7 @@ class Checkpoints:
         self.index: Index | None = None  # of the last checkpoint, to which the next one is a difference
         self.since: Mark | None = None
         self.best_score: float | None = None
-        self.failure: Exception | None = None
+        self.failure = ""  # why the last one could not be written
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -175,15 +184,18 @@ class Checkpoints:
         """The env step of the newest complete checkpoint."""
         return max(complete(self.folder), default=None)
 
-    def newest(self, before_skips: bool = False) -> Checkpoint | None:
+    def newest(self, before_skips: bool = False, updates: int | None = None) -> Checkpoint | None:
         """The newest checkpoint that is whole with its replay, from which the run goes on; None without one.
 
-        With `before_skips`, the newest after an update that was not skipped. What lies there from later is moved
-        aside or, in the replay, removed. `RunDirectoryError` where there are checkpoints, but none is whole.
+        With `before_skips`, the newest after an update that was not skipped; with `updates`, that after so many.
+        What lies there from later is moved aside or, in the replay, removed. `RunDirectoryError` where there are
+        checkpoints, but none is whole.
         """
         steps = complete(self.folder)
         for checkpoint in sound(self.run, with_replay=True):
             if before_skips and checkpoint.commit.get("skipped_in_a_row"):
+                continue
+            if updates is not None and checkpoint.updates != updates:
                 continue
             for step in steps:
                 if step > checkpoint.step:
@@ -191,12 +203,15 @@ class Checkpoints:
             self.index = checkpoint.index
             self.store.keep(self._indices())
             return checkpoint
-        if steps and not before_skips:
+        if steps and not before_skips and updates is None:
             raise RunDirectoryError(
                 f"None of the checkpoints in {self.folder} is whole (env steps {', '.join(map(str, steps))}): "
                 "copy them again from where the run was trained, or give a new run directory."
             )
-        if not steps:
+        if updates is not None:
+            for step in steps:
+                self._set_aside(step)
+        if not complete(self.folder):
             self.store.keep([])
         return None
 
@@ -212,9 +227,10 @@ class Checkpoints:
             return
         try:
             writing.result()
-            self.failure = None
+            self.failure = ""
         except Exception as error:  # of the disk, mostly; training matters more
-            self.failure = error
+            self.failure = in_one_line(error)
+            traceback.clear_frames(error.__traceback__)  # which hold the snapshot
             if isinstance(error, RunDirectoryError):  # what was written before cannot be built upon
                 self.index = self.since = None
 
@@ -242,7 +258,7 @@ class Checkpoints:
         self.index, self.since = index, snapshot.mark
         self._keep_best(snapshot)
         for step in complete(self.folder)[: -self.keep]:
-            shutil.rmtree(self.folder / str(step))
+            _remove(self.folder / str(step))
         self.store.keep(self._indices())
         trim()
 
@@ -262,6 +278,7 @@ class Checkpoints:
             "updates": int(snapshot.agent["step"]),
             "skipped_in_a_row": int(snapshot.agent["skips"].in_a_row),
             "score": snapshot.score,
+            "together": snapshot.together,
             "agent": digest(_named(snapshot.agent)),
             "files": files,
         }
@@ -274,13 +291,14 @@ class Checkpoints:
             return
         folder, name = self.run / BEST, str(snapshot.step)
         new = folder / f".{name}"
+        shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         shutil.copytree(self.folder / name / AGENT, new / AGENT, copy_function=_link)
         self._commit(new, snapshot, {})
         _exchange(new, folder / name)
         for step in complete(folder):
             if step != snapshot.step:
-                shutil.rmtree(folder / str(step))
+                _remove(folder / str(step))
         self.best_score = snapshot.score
 
     def _known_best(self) -> float | None:
@@ -289,7 +307,12 @@ class Checkpoints:
         return None
 
     def _indices(self) -> list[Index]:
-        return [Checkpoint(self.folder / str(step)).index for step in complete(self.folder)]
+        """Of all checkpoints but those whose commit record is damaged, which nobody can go on from."""
+        indices = []
+        for step in complete(self.folder):
+            with suppress(RunDirectoryError):
+                indices.append(Checkpoint(self.folder / str(step)).index)
+        return indices
 
     def _set_aside(self, step: int) -> None:
         """Move a damaged checkpoint out of the way, in place of one that was there."""
@@ -306,7 +329,7 @@ def on_host(state: AgentState) -> dict[str, Any]:
 
 def _locked(run: Path) -> IO[bytes]:
     """A file that no other process can lock until it is closed, or this process is gone."""
-    file = (run / ".lock").open("ab")
+    file = (run / LOCK).open("ab")
     try:
         import fcntl
 
@@ -319,6 +342,12 @@ def _locked(run: Path) -> IO[bytes]:
     except (ImportError, OSError):  # a system or a file system without locks
         pass
     return file
+
+
+def check_free(run: Path) -> None:
+    """Raise `RunDirectoryError` where another process trains in `run`; nothing is written."""
+    if (run / LOCK).exists():
+        _locked(run).close()
 
 
 def _exchange(new: Path, folder: Path) -> None:
@@ -337,8 +366,16 @@ def _tidy(folder: Path) -> None:
         name = folder / old.name[1:].removesuffix(".old")
         if not name.exists():
             old.rename(name)
-    for leftover in folder.glob(".*"):
+    for leftover in folder.glob(".[0-9]*"):
         shutil.rmtree(leftover)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; it has lost its name before its first file is gone."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _named(agent: dict[str, Any]) -> Iterator[tuple[str, Any]]:

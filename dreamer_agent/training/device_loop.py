@@ -58,6 +58,11 @@ class HeldReplay:
         """The inverse of `save`."""
         self.state = self.replay.restore(saved)
 
+    def clear(self) -> None:
+        """Empty it, without holding two for a moment."""
+        jax.tree.map(lambda x: x.delete(), self.state)
+        self.state = jax.jit(self.replay.init)()
+
     def gather(self, ids: np.ndarray) -> dict[str, Any]:
         """As of the host's replay."""
         slots = (ids[:, 1:] + np.arange(self.replay.size)) % self.replay.length
@@ -188,7 +193,8 @@ class DeviceTrainer(Trainer):
         """As the host's, with the program that works on it."""
         held = getattr(self, "replay", None)
         if held is not None and held.replay.capacity == budget.kept_steps(config):
-            return HeldReplay(held.replay)  # the program that is compiled for it stays
+            held.clear()  # the program that is compiled for it stays
+            return held
         replay = DeviceReplay(*replay_sizes(config, self.agent))
         assert isinstance(self.env, JaxVectorEnv)
         self.program = Program(self.agent, self.env, replay, span(config))
@@ -213,10 +219,14 @@ class DeviceTrainer(Trainer):
             self.screen.say(self.startup.updated())
             memory.give_back()
         self.absorb(seen, int(env_steps), int(updates))
-        self._count_faults(int(faults.total.sum()), self.program.env.told(faults) if faults.total.any() else "")
+        self.count_faults(faults)
         self._check(faults)
         self.updates.skips = Skips(*map(int, jax.device_get(self.state.skips)))
         look_at_skips(self)
+
+    def count_faults(self, faults: Faults) -> None:
+        """Take over how many faults the environments count."""
+        self._count_faults(int(faults.total.sum()), self.program.env.told(faults) if faults.total.any() else "")
 
     def faults_told(self) -> int:
         """How many faults the environments have counted."""

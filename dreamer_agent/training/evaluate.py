@@ -24,6 +24,7 @@ class Evaluation:
     lengths: list[int]
     policy: str  # "sample" or "mode"
     cut: int = 0  # how many of the episodes were counted before they ended
+    faults: int = 0  # of the environments; each has ended an episode early
 
     @property
     def mean(self) -> float:
@@ -42,6 +43,7 @@ class Evaluation:
             "length_mean": float(np.mean(self.lengths)),
             "length_max": int(np.max(self.lengths)),
             "episodes_cut": self.cut,
+            "faults": self.faults,
         }
 
 
@@ -59,7 +61,7 @@ def evaluate(
     counted more often. `explore` samples actions; else the mode is taken. An episode that has not ended after
     `max_length` env steps counts as it stands; what follows it there counts as another one.
     """
-    quota = -(-episodes // env.num_envs)
+    quota, faults = -(-episodes // env.num_envs), getattr(env, "faults", 0)
     driver = Driver(agent, env, seed + EVALUATION_SEED, explore)
     done: list[list[Any]] = [[] for _ in range(env.num_envs)]
     while min(map(len, done)) < quota:
@@ -73,5 +75,5 @@ def evaluate(
     counted = [episode for row in done for episode in row[:quota]][:episodes]
     return Evaluation(
         [e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode",
-        sum(e.cut for e in counted),
+        sum(e.cut for e in counted), getattr(env, "faults", 0) - faults,
     )  # fmt: skip

@@ -94,7 +94,8 @@ class Jsonl:
             self.written = self.path.stat().st_size
 
     def position(self) -> int:
-        """Bytes, with rows that wait to be written."""
+        """Bytes, with rows that wait to be written: they are tried once more."""
+        self.close()
         return self.written + len(self.waiting)
 
     def rewind(self, position: int) -> None:
@@ -136,6 +137,8 @@ class TensorBoard:
 
     def resume(self, step: int) -> None:
         """Hide the rows after `step`."""
+        self.close()
+        vars(self).pop("_board", None)  # a new file of events says what to hide
         self.purge_step = step + 1 if step else 0  # TensorBoard hides the purge step itself too
 
     @functools.cached_property

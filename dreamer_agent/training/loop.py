@@ -25,11 +25,11 @@ from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.interrupt import end_of, on_interrupt
-from dreamer_agent.registry import import_plugins, in_one_line
+from dreamer_agent.registry import import_plugins
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, memory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
-from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints
+from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints, check_free
 from dreamer_agent.training.driver import Driver, Launched, env_steps
 from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
@@ -88,8 +88,9 @@ class Trainer:
 
     def __init__(
         self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool,
-        startup: Startup,
+        startup: Startup, at_updates: int | None = None,
     ):  # fmt: skip
+        """A run that goes on from its newest checkpoint, or from that after `at_updates` updates."""
         self.config, self.folder, self.agent, self.env, self.make = config, folder, agent, env, make
         self.startup = startup
         self.counters, self.window, self.clock = Counters(), Window(), Stopwatch()
@@ -97,6 +98,7 @@ class Trainer:
         self.callback_states: list[Any] = []  # of a run that was resumed
         self.stopping, self.interrupted = False, 0  # by which signal
         self.known_faults = 0  # of these environments
+        self.together = False  # with others, as one program
         self.memory_told = quiet  # or there is nobody to tell
         self.recent: deque[float] = deque(maxlen=RECENT)  # returns of training episodes
         self.evaluated: float | None = None  # the mean return of the last evaluation on the way
@@ -111,7 +113,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         self.saved: Mark | None = None  # the replay at the last checkpoint
         try:
-            positions = self._go_on_or_begin()
+            positions = self._go_on_or_begin(at_updates)
             self.writer = MetricsWriter(folder, self.counters.env_steps, config, positions)
         except BaseException:
             self.checkpoints.close()  # another try may have its lock
@@ -135,6 +137,7 @@ class Trainer:
             agent = Agent.create(config, env.obs_specs, env.act_specs)
             sizes = budget.check(config, agent, cls.free_memory(), budget.free_disk(folder))
             check_folder(config, folder, env, allow)
+            check_free(folder)
             prepare_folder(config, folder, env, allow)
             trainer = cls(config, folder, agent, env, make, quiet, startup)
         except BaseException:
@@ -234,10 +237,10 @@ class Trainer:
         self._call("on_end")
         self.save()
         self.checkpoints.settle()
-        if self.checkpoints.failure is not None:
+        if self.checkpoints.failure:
             raise RunDirectoryError(
                 f"The last checkpoint of {self.folder} could not be written "
-                f"({in_one_line(self.checkpoints.failure)}): make room, and start the same command again, which "
+                f"({self.checkpoints.failure}): make room, and start the same command again, which "
                 f"goes on from env step {self.checkpoints.latest() or 0:,}."
             )
 
@@ -268,8 +271,8 @@ class Trainer:
         self._call("on_evaluation", result)
         return result
 
-    def report(self) -> None:
-        """Whatever has become due since the last time."""
+    def report(self, saving: bool | None = None) -> None:
+        """Whatever has become due since the last time; a checkpoint if `saving`, by default by its own steps."""
         train, now = self.config.train, self.counters.env_steps
         before, self.counters.reported = self.counters.reported, now
         if crossed(before, now, train.log_every):
@@ -279,7 +282,7 @@ class Trainer:
                 evaluate_on_the_way(self)
             except EvaluationStoppedError:  # it is made when the run goes on
                 return
-        if crossed(before, now, train.checkpoint_every):
+        if crossed(before, now, train.checkpoint_every) if saving is None else saving:
             self.save()
         self.screen.progress(now, updating=self.counters.updates > 0)
 
@@ -298,7 +301,7 @@ class Trainer:
         with self.clock("checkpoint"):
             self.checkpoints.settle()
             tell_failure(self)
-            written = mark.same_as(self.saved) and self.checkpoints.failure is None
+            written = mark.same_as(self.saved) and not self.checkpoints.failure
             if self.counters.env_steps and not written:
                 self.checkpoints.save(snapshot(self, self.checkpoints.since))
                 self.saved = mark
@@ -332,6 +335,7 @@ class Trainer:
         try:
             self._store(acts)
         except Exception:  # of the environment: what came before it is whole
+            self.counters.faults += self.faults_told() - self.known_faults
             self.save()
             self.checkpoints.settle()
             raise
@@ -417,9 +421,9 @@ class Trainer:
         self.window = Window.since(self.counters)
         self.clock.reset()
 
-    def _go_on_or_begin(self) -> dict[str, int]:
-        """From the newest checkpoint, the weights that were asked for, or new; the loggers' positions there."""
-        checkpoint = self.checkpoints.newest()
+    def _go_on_or_begin(self, at_updates: int | None) -> dict[str, int]:
+        """From a checkpoint, the weights that were asked for, or new; the loggers' positions there."""
+        checkpoint = self.checkpoints.newest(updates=at_updates)
         if checkpoint is not None:
             return self.resume_from(checkpoint)
         if self.config.init_from:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Collection
 from functools import partial
@@ -13,7 +15,7 @@ import numpy as np
 from dreamer_agent.agent import Agent
 from dreamer_agent.config import Config
 from dreamer_agent.envs import Interface, VectorEnv
-from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.errors import MemoryBudgetError, RunDirectoryError
 from dreamer_agent.replay import HostReplay
 from dreamer_agent.replay.host import Layout
 from dreamer_agent.specs import specs_difference
@@ -66,7 +68,24 @@ def _spilled(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarra
     """Zeros in a file without a name, which is gone when the process is: checkpoints keep what it holds."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+        array = np.memmap(file, dtype, "w+", shape=shape)
+        _take_room(file.fileno(), array.nbytes, folder)
+        return array
+
+
+def _take_room(file: int, count: int, folder: Path) -> None:
+    """Have the disk give all of a file now: later, a write to what it cannot give ends the process."""
+    allocate = getattr(os, "posix_fallocate", None)
+    if allocate is None or not count:
+        return
+    try:
+        allocate(file, 0, count)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise MemoryBudgetError(
+                f"The replay on disk needs {count / 1e9:.2f} GB in {folder}, which is not free there: make room, "
+                "or lower replay.capacity."
+            ) from error
 
 
 def replay_sizes(config: Config, agent: Agent) -> tuple[Layout, int, int, int, int, int, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import HYPER, Agent
+from dreamer_agent.agent import HYPER, Agent, Skips
 from dreamer_agent.config import Config, flatten, to_dict
-from dreamer_agent.errors import ConfigError, EnvironmentFault
+from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
 from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.training import budget
+from dreamer_agent.training.checkpoint import check_free, sound
 from dreamer_agent.training.device_loop import DeviceTrainer, span
 from dreamer_agent.training.device_program import Loop, Program
 from dreamer_agent.training.evaluate import Evaluation
@@ -30,6 +31,8 @@ from dreamer_agent.training.opening import EnvFactory, check_folder, prepare_fol
 from dreamer_agent.training.progress import crossed
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
+
+NOWHERE = -1  # a number of updates after which no checkpoint was written
 
 
 def group_by_program(configs: Sequence[Config]) -> list[list[int]]:
@@ -42,9 +45,17 @@ def group_by_program(configs: Sequence[Config]) -> list[list[int]]:
 
 
 class Latest(Screen):
-    """The screen of one of several runs: shows nothing and keeps the newest row."""
+    """The screen of one of several runs: hands what is said to that of all, and keeps the newest row."""
 
     latest: dict[str, float] | None = None
+
+    def __init__(self, name: str, shared: Screen, total: int):
+        super().__init__(total, 0, quiet=True)
+        self.name, self.shared = name, shared
+
+    def say(self, text: str) -> None:
+        """Say it, and of which run."""
+        self.shared.say(f"{self.name}: {text}")
 
     def row(self, step: int, row: dict[str, float]) -> None:
         """Keep it."""
@@ -60,17 +71,19 @@ class Population:
         config = self.members[0].config
         self.screen = Screen(config.train.steps, 0, quiet)
         for member in self.members:
-            member.screen = Latest(config.train.steps, 0, quiet=True)
+            member.together = True
+            member.screen = Latest(f"seed {member.config.seed}", self.screen, config.train.steps)
 
     @classmethod
     def open(
         cls, configs: Sequence[Config], folders: Sequence[Path], make: EnvFactory | None = None,
-        quiet: bool = False,
+        quiet: bool = False, allow: Collection[str] = (),
     ) -> Population:  # fmt: skip
         """Start or resume a run of each of `configs` in the folder beside it.
 
-        Raises a `DreamerError` where they are not one program, or as `Trainer.open` does; nothing was changed on
-        disk then.
+        They go on from the newest checkpoints after the same number of updates: when they were killed, some may
+        have written one more than others. Raises a `DreamerError` where they are not one program, or as
+        `Trainer.open` does; nothing was changed on disk then.
         """
         _check_together(configs, folders)
         make, env = DeviceTrainer.make_envs(configs[0], make)
@@ -78,13 +91,15 @@ class Population:
         free = DeviceTrainer.free_memory() or budget.free_memory()
         sizes = budget.check(configs[0], agent, free // len(configs))
         for config, folder in zip(configs, folders, strict=True):
-            check_folder(config, folder, env)
+            check_folder(config, folder, env, allow)
+            check_free(folder)
+        updates = common_updates(folders)
         members = []
         for config, folder in zip(configs, folders, strict=True):
-            prepare_folder(config, folder, env)
+            prepare_folder(config, folder, env, allow)
             startup = Startup(time.time())
             startup.close()  # what one of several runs waits for says nothing
-            members.append(DeviceTrainer(config, folder, agent, env, make, True, startup))
+            members.append(DeviceTrainer(config, folder, agent, env, make, True, startup, updates))
         population = cls(members, quiet)
         population.screen.say(
             f"[bold]{configs[0].env.id}[/bold]: {len(configs)} runs as one program, each of "
@@ -100,24 +115,20 @@ class Population:
         _check_in_step(self.members)
         self._gather()
         self.screen.begin(until, self._first.counters.env_steps)
-        try:
-            with self.screen, on_interrupt(self._interrupt):
+        with self.screen, on_interrupt(self._interrupt):
+            try:
                 while self._first.counters.env_steps < until and not self.interrupted:
                     self._step()
-        except EnvironmentFault:  # what came before it is whole
+            except EnvironmentFault:  # what came before it is whole
+                self._end()
+                raise
             self._end()
-            raise
-        self._end()
         if self.interrupted:
             raise end_of(self.interrupted)
 
     def score(self) -> list[list[Evaluation]]:
         """Evaluate every run with sampled actions and with the mode, and write the scores."""
-        scores = [member.score() for member in self.members]
-        for member, pair in zip(self.members, scores, strict=True):
-            numbers = ", ".join(f"{score.policy} {score.mean:.1f}" for score in pair)
-            self.screen.say(f"seed {member.config.seed}: return {numbers}")
-        return scores
+        return [member.score() for member in self.members]
 
     def close(self) -> None:
         """Flush the logs."""
@@ -145,11 +156,17 @@ class Population:
             _empty(member)
 
     def _end(self) -> None:
-        """Give back to the runs what is theirs, and let them log and write it."""
+        """Give back to the runs what is theirs, and let each log and write it, whatever befalls the others."""
+        failures = []
         for index, member in enumerate(self.members):
             member.loop = self._take(self.loop, index)
-            member.end()
+            try:
+                member.end()
+            except RunDirectoryError as error:
+                failures.append(error)
         self.loop = None
+        if failures:
+            raise failures[0]
 
     @contextmanager
     def _lent(self, index: int) -> Iterator[DeviceTrainer]:
@@ -161,30 +178,46 @@ class Population:
 
     def _step(self) -> None:
         first = self._first
-        plan = self.program.plan(
-            first.counters.env_steps, first.next_stop(), first.counters.updates, first.updates_due
-        )
+        before = first.counters.env_steps
+        plan = self.program.plan(before, first.next_stop(), first.counters.updates, first.updates_due)
         self.loop, seen, updates = self.program.chunk(self.loop, plan)
         seen, updates = jax.device_get((seen, updates))
         acting = self.loop.acting
         env_steps, faults = jax.device_get((acting.env_steps, self.program.env.faults_of(acting.env)))
+        skips = jax.device_get(self.loop.agent.skips)
         for index, member in enumerate(self.members):
-            own = jax.tree.map(lambda x, i=index: x[i], seen)
+            own, own_faults, own_skips = jax.tree.map(lambda x, i=index: x[i], (seen, faults, skips))
             member.absorb(own, int(env_steps[index]), int(updates))
+            member.count_faults(own_faults)
+            self._count_skips(member, own_skips)
         self.program.env.check(faults)
+        saving = crossed(before, self._first.counters.env_steps, first.config.train.checkpoint_every)
+        if saving:
+            for member in self.members:  # else one could be two checkpoints ahead of another
+                member.checkpoints.settle()
         for index in range(len(self.members)):
-            self._report(index)
+            self._report(index, saving)
         self._show()
 
-    def _report(self, index: int) -> None:
+    def _count_skips(self, member: DeviceTrainer, skips: Any) -> None:
+        """Skipped updates of one run, which goes on skipping: the others cannot go back with it."""
+        member.updates.skips, before = Skips(*map(int, skips)), member.counters.skipped
+        member.counters.skipped = member.updates.skips.total
+        if member.counters.skipped > before:
+            member.screen.say(
+                f"skipped {member.counters.skipped - before:,} updates whose loss or gradient is not finite "
+                f"({member.counters.skipped:,} in all, {member.updates.skips.in_a_row:,} in a row)"
+            )
+
+    def _report(self, index: int, saving: bool) -> None:
         """Whatever is due for one run; its arrays are taken out only where they are needed."""
         member = self.members[index]
-        train, before, now = member.config.train, member.counters.reported, member.counters.env_steps
-        if any(crossed(before, now, every) for every in (train.eval_every, train.checkpoint_every) if every):
+        every, before = member.config.train.eval_every, member.counters.reported
+        if saving or (every and crossed(before, member.counters.env_steps, every)):
             with self._lent(index):
-                member.report()
+                member.report(saving)
         else:
-            member.report()
+            member.report(saving)
 
     def _show(self) -> None:
         step, updating = self._first.counters.env_steps, self._first.counters.updates > 0
@@ -217,6 +250,19 @@ def _check_together(configs: Sequence[Config], folders: Sequence[Path]) -> None:
         )
     if len({folder.resolve() for folder in folders}) != len(configs):
         raise ConfigError(f"{len(configs)} runs need as many run directories: give seeds that differ.")
+
+
+def common_updates(folders: Sequence[Path]) -> int | None:
+    """The newest number of updates after which each of some runs has a whole checkpoint, `NOWHERE` without one.
+
+    None where that would take back what one of them has learned by itself since.
+    """
+    made = [list(sound(folder, with_replay=True)) for folder in folders]
+    common = set.intersection(*({checkpoint.updates for checkpoint in each} for each in made))
+    newest = max(common, default=NOWHERE)
+    later = [checkpoint for each in made for checkpoint in each if checkpoint.updates > newest]
+    killed = all(checkpoint.commit.get("together") for checkpoint in later)  # while they wrote these
+    return newest if killed and (common or max(map(len, made)) <= 1) else None
 
 
 def _check_in_step(members: Sequence[DeviceTrainer]) -> None:

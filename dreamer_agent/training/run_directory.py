@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def load(folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.exists():
         raise RunDirectoryError(f"{folder} is no run directory: config.yaml is missing there.")
-    return read_config(path)
+    config = read_config(path)
+    _check_imports(folder, config)
+    return config
 
 
 def newest_step(folder: Path) -> int | None:
@@ -104,6 +107,26 @@ def _check_version(folder: Path, allow: Collection[str]) -> None:
             "which may compute something else: install that version, or go on with --allow version. Nothing was "
             "changed there."
         )
+
+
+def _check_imports(folder: Path, config: Config) -> None:
+    """Refuse to import what lies in the run directory itself: all of that is data."""
+    module, colon, _ = config.env.id.partition(":")
+    for name in (*config.plugins, *([module] if colon else [])):
+        if any(file.resolve().is_relative_to(folder.resolve()) for file in _files_of(name)):
+            raise RunDirectoryError(
+                f"The configuration of {folder} names the module '{name}', which lies in there: nothing of a run "
+                "directory is executed. Move it elsewhere if you trust it."
+            )
+
+
+def _files_of(module: str) -> Iterator[Path]:
+    """The files that an import of `module` would execute, found without importing anything."""
+    for base in {"", *sys.path}:
+        path = Path(base)
+        for part in module.split("."):
+            path /= part
+            yield from (file for file in (path / "__init__.py", path.with_name(part + ".py")) if file.is_file())
 
 
 def _check_same(folder: Path, old: Config, new: Config, allow: Collection[str] = ()) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreamer_agent.errors import RunDirectoryError
-from dreamer_agent.registry import in_one_line
+from dreamer_agent.envs.plain import pack, unpack
+from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints, Snapshot, on_host
@@ -43,6 +43,7 @@ def snapshot(trainer: Trainer, since: Mark | None) -> Snapshot:
         replay=trainer.replay.save_later(since),
         mark=trainer.replay.mark(),
         score=score_of(trainer),
+        together=trainer.together,
     )
 
 
@@ -55,16 +56,16 @@ def save_as(trainer: Trainer, folder: Path) -> None:
     copy = Checkpoints(folder, trainer.config.train.keep_checkpoints)
     copy.save(snapshot(trainer, None))
     copy.close()
-    if copy.failure is not None:
-        raise RunDirectoryError(f"{folder} could not be written ({in_one_line(copy.failure)}): make room there.")
+    if copy.failure:
+        raise RunDirectoryError(f"{folder} could not be written ({copy.failure}): make room there.")
 
 
 def tell_failure(trainer: Trainer) -> None:
     """Say where the last checkpoint could not be written."""
     checkpoints = trainer.checkpoints
-    if checkpoints.failure is not None:
+    if checkpoints.failure:
         trainer.screen.say(
-            f"[red]the last checkpoint could not be written[/red] ({in_one_line(checkpoints.failure)}): training "
+            f"[red]the last checkpoint could not be written[/red] ({checkpoints.failure}): training "
             f"goes on; the newest one is that of env step {checkpoints.latest() or 0:,}"
         )
 
@@ -116,9 +117,17 @@ def score_of(trainer: Trainer) -> float | None:
 
 
 def saved_callback(callback: Any) -> dict[str, Any] | None:
-    """What a callback wants to be kept of it."""
-    get_state = getattr(callback, "get_state", None)
-    return None if get_state is None else {"name": type(callback).__name__, "state": get_state()}
+    """What a callback wants to be kept of it, a copy; `ConfigError` where that is no plain data."""
+    get_state, name = getattr(callback, "get_state", None), type(callback).__name__
+    if get_state is None:
+        return None
+    try:
+        return {"name": name, "state": pack(get_state())}
+    except TypeError as error:
+        raise ConfigError(
+            f"What get_state() of the callback {name} gives holds a {error}: it should be plain data (dicts with "
+            "texts as keys, lists, numbers, texts, arrays)."
+        ) from error
 
 
 def restore_callbacks(trainer: Trainer) -> None:
@@ -126,14 +135,16 @@ def restore_callbacks(trainer: Trainer) -> None:
     states, trainer.callback_states = trainer.callback_states, []
     for callback, saved in zip(trainer.callbacks, states, strict=False):
         if saved is not None and saved["name"] == type(callback).__name__:
-            callback.set_state(saved["state"])  # type: ignore[attr-defined]
+            callback.set_state(unpack(saved["state"]))  # type: ignore[attr-defined]
 
 
 def resumed(trainer: Trainer) -> str:
     """What to say of a run that goes on."""
     where = f"resuming at env step {trainer.counters.env_steps:,}, update {trainer.counters.updates:,}"
     if trainer.whole:
-        return f"{where}: exactly where it was"
+        cut = len(getattr(trainer.env, "not_restored", []))
+        others = f", but for {cut} environments that were made differently: their episodes are cut" if cut else ""
+        return f"{where}: exactly where it was{others}"
     why = getattr(trainer.env, "why_no_state", lambda: None)()
     reason = f"{why} cannot be saved" if why else "their state was not saved"
     return f"{where}: episodes begin anew, those under way count as cut ({reason})"
@@ -150,7 +161,15 @@ def make_room(trainer: Trainer, until: int) -> None:
         before, trainer.replay = trainer.replay, trainer.make_replay(config)
         trainer.replay.restore([before.save()])
         trainer.reseed()
-        trainer.saved = trainer.checkpoints.since = trainer.replay.mark()
+        _go_on_from(trainer, written=before.mark().same_as(trainer.checkpoints.since))
     if config != trainer.config:
         trainer.config = config
         run_directory.prepare(trainer.folder, config)
+
+
+def _go_on_from(trainer: Trainer, written: bool) -> None:
+    """The next checkpoint tells what is new in a replay just made; all of it if that before was not written."""
+    checkpoints = trainer.checkpoints
+    trainer.saved = checkpoints.since = trainer.replay.mark() if written else None
+    if not written:
+        checkpoints.index = None

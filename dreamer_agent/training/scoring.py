@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dreamer_agent.files import write_text
-from dreamer_agent.training.evaluate import Evaluation, evaluate
+from dreamer_agent.registry import in_one_line
+from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError, evaluate
 from dreamer_agent.training.saving import cut_episodes
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: i
     seed = trainer.config.seed if seed is None else seed
     env = trainer.make(min(train.eval_envs, episodes))
     try:
-        return evaluate(
+        evaluation = evaluate(
             trainer.agent, trainer.state.params, env, episodes, seed, explore, train.eval_max_length,
             stop=lambda: bool(trainer.interrupted),
         )  # fmt: skip
@@ -29,15 +30,33 @@ def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: i
             cut_episodes(trainer)
         else:
             env.close()
+    if evaluation.faults and env is not trainer.env:  # of others, the trainer hears itself
+        trainer.counters.faults += evaluation.faults
+    return evaluation
 
 
 def evaluate_on_the_way(trainer: Trainer) -> None:
-    """Evaluate with sampled actions, and log it."""
-    now, evaluation = trainer.counters.env_steps, trainer.evaluate(explore=True)
+    """Evaluate with sampled actions, and log it.
+
+    Environments that fail there end the first evaluation of a run, after a checkpoint; later ones are left out.
+    """
+    now = trainer.counters.env_steps
+    try:
+        evaluation = trainer.evaluate(explore=True)
+    except EvaluationStoppedError:
+        raise
+    except Exception as error:
+        if trainer.evaluated is None:  # perhaps none will ever succeed
+            trainer.save()
+            trainer.checkpoints.settle()
+            raise
+        trainer.counters.evaluated = now
+        trainer.screen.say(f"{now:>12,} evaluation: left out, since it failed ({in_one_line(error)})")
+        return
     trainer.counters.evaluated, trainer.evaluated = now, evaluation.mean
     numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
     trainer.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
-    trainer.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}")
+    trainer.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}{_faults(evaluation.faults)}")
 
 
 def write_scores(trainer: Trainer, evaluations: list[Evaluation]) -> None:
@@ -50,7 +69,12 @@ def write_scores(trainer: Trainer, evaluations: list[Evaluation]) -> None:
         trainer.screen.say(
             f"final policy, {score['policy']} actions: return {score['return_mean']:.1f} "
             f"± {score['return_std']:.1f} over {score['episodes']} episodes{_cut(score)}"
+            f"{_faults(score['faults'])}"
         )
+
+
+def _faults(count: int) -> str:
+    return f"; {count} episodes ended early, since their environments failed" if count else ""
 
 
 def _cut(score: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import jax
 
 from dreamer_agent.errors import NumericsError
 from dreamer_agent.files import write_tree
+from dreamer_agent.training.saving import restore_callbacks
 from dreamer_agent.training.updates import SkippedUpdate
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def roll_back(trainer: Trainer, in_a_row: int) -> None:
     trainer.counters.rollbacks += 1
     trainer.state = trainer.state._replace(key=jax.random.fold_in(trainer.state.key, trainer.counters.rollbacks))
     trainer.reseed()
+    restore_callbacks(trainer)
     trainer.writer.resume(trainer.counters.env_steps, positions)
     trainer.saved = None
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamer_agent.replay import HostReplay
+from dreamer_agent.replay.copying import LaterCopy
 from tests.replay.cases import Naive, adds, cases, make_batch_latents
 from tests.replay.stores import Store, assert_same, both, filled, make_step
 
@@ -115,6 +116,22 @@ def test_rows_are_copied_by_one_thread_while_another_writes_over_them() -> None:
             replay.add(steps[number % 5])
             number += 1
     assert_same(copied.result(), expected)
+
+
+def test_a_copy_that_cannot_be_made_ends_and_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = filled(HostReplay, 12)
+    later = replay.save_later()
+
+    def fails(*_: Any) -> None:
+        raise MemoryError("nothing left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LaterCopy, "_copy", fails)
+        with pytest.raises(MemoryError):
+            later()
+    replay.add(make_step(2, 50))
+    assert all(copy.done for copy in replay.copies)
+    assert replay.save().steps["reward"].shape == (2 * 13,)
 
 
 @both

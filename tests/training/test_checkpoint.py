@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +150,7 @@ def test_a_full_disk_costs_one_checkpoint(run: Run, monkeypatch: pytest.MonkeyPa
         assert step == before[0]
         assert_same(replay, before[1])
     run.go_on()
-    assert run.checkpoints.failure is None
+    assert not run.checkpoints.failure
     step, replay = run.restored()
     assert step == run.step
     assert_same(replay, run.replay.save())
@@ -218,6 +221,66 @@ def test_another_shape_is_refused_by_the_name_of_the_array(run: Run) -> None:
     like = state(0)._replace(params={"w": jnp.zeros(5)})
     with pytest.raises(RunDirectoryError, match=r"does not fit this model.*w"):
         newest(run.folder).agent(like)
+
+
+def test_damage_to_an_older_checkpoint_harms_nobody(run: Run) -> None:
+    commit = run.folder / "checkpoints/200/commit.json"
+    for content in ("", "[]", '{"files": {"x": [1]}, "format": 1}'):
+        commit.write_text(content)
+        assert run.restored()[0] == run.step
+        run.go_on()
+        assert not run.checkpoints.failure and run.restored()[0] == run.step
+        commit = run.folder / f"checkpoints/{run.step - 100}/commit.json"
+
+
+def test_no_file_of_the_replay_is_ever_written_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by a checkpoint of everything, after those before it could not be built upon."""
+    held = {path.name: path.read_bytes() for path in (run.folder / "replay").iterdir()}
+    run.checkpoints.index = run.checkpoints.since = None
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.ocp.Checkpointer, "save", fails)
+        run.go_on()
+    assert {name: (run.folder / "replay" / name).read_bytes() for name in held} == held
+    assert run.restored()[0] == 300
+
+
+def test_what_is_not_ours_is_left_alone(run: Run) -> None:
+    ours_not = run.folder / "checkpoints/.DS_Store"
+    ours_not.write_bytes(b"of a file manager")
+    assert run.restored()[0] == 300 and ours_not.is_file()
+
+
+def test_the_checkpoint_after_so_many_updates_is_found(run: Run) -> None:
+    again = Checkpoints(run.folder)
+    assert again.newest(updates=200).step == 200
+    assert complete(run.folder / "checkpoints") == [200]
+    assert again.newest(updates=150) is None and complete(run.folder / "checkpoints") == []
+    again.close()
+
+
+def test_a_second_process_is_told_before_it_changes_anything(run: Run) -> None:
+    code = f"import sys, pathlib, {module.__name__} as m; m.check_free(pathlib.Path(sys.argv[1]))"
+    told = subprocess.run([sys.executable, "-c", code, str(run.folder)], capture_output=True, text=True)
+    assert told.returncode and "is being trained by another process" in told.stderr
+
+
+def test_a_failure_holds_nothing_of_what_could_not_be_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.np, "savez", fails)
+    mark = run.replay.mark()
+    run.replay.add(make_step(2, 1))
+    array = np.zeros(1000)
+    alive = weakref.ref(array)
+    run.checkpoints.save(Snapshot(999, on_host(state(9)), {"a": array}, run.replay.save_later(), mark))
+    del array
+    run.checkpoints.settle()
+    assert "No space" in run.checkpoints.failure and alive() is None
 
 
 def test_the_same_step_may_be_written_again(run: Run) -> None:

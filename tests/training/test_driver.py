@@ -188,6 +188,7 @@ def test_evaluation_counts_equally_many_episodes_of_every_environment() -> None:
         "length_mean": 4.5,
         "length_max": 7,
         "episodes_cut": 0,
+        "faults": 0,
     }
 
 

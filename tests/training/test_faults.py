@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dreamer_agent.config import Config, merge
+from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.errors import EnvironmentFault
 from dreamer_agent.training.checkpoint import newest
 from dreamer_agent.training.loop import Trainer
@@ -67,3 +68,47 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     resumed.run(100)
     resumed.close()
     assert resumed.counters.faults == 2
+
+
+class OnlyTrains:
+    """Makes environments; after the first evaluation those that are asked for one fail as they are made."""
+
+    def __init__(self, config: Config, good: int):
+        self.config, self.left = config, good + 1  # with those of the training
+
+    def __call__(self, count: int) -> VectorEnv:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("the simulator did not start")
+        return make_env(self.config.env, count)
+
+
+def test_a_later_evaluation_that_fails_is_left_out(tmp_path: Path, capsys) -> None:
+    config = config_of(tmp_path, {}, "train.eval_every=40", "train.eval_episodes=2")
+    trainer = Trainer.open(config, tmp_path / "run", OnlyTrains(config, good=1))
+    trainer.run(130)
+    trainer.close()
+    said = capsys.readouterr().out
+    assert said.count("evaluation: return") == 1
+    assert said.count("evaluation: left out, since it failed (OSError: the simulator did not start)") == 2
+    assert trainer.counters.env_steps >= 130 and trainer.counters.evaluated >= 120
+
+
+def test_a_first_evaluation_that_fails_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, "train.eval_every=30", "train.checkpoint_every=1000")
+    trainer = Trainer.open(config, tmp_path / "run", OnlyTrains(config, good=0), quiet=True)
+    with pytest.raises(OSError, match="did not start"):
+        trainer.run(130)
+    trainer.close()
+    assert newest(tmp_path / "run").step == trainer.counters.env_steps == 30
+
+
+def test_faults_in_an_evaluation_are_counted_and_told(tmp_path: Path, capsys) -> None:
+    config = config_of(tmp_path, {}, "train.eval_episodes=4")
+    trainer = Trainer.open(config, tmp_path / "run")
+    trainer.run(40)
+    trainer.make = lambda count: make_env(config_of(tmp_path / "elsewhere", {"raise": [9, 20]}).env, count)
+    (tmp_path / "elsewhere").mkdir()
+    evaluation = trainer.evaluate(explore=True)
+    assert evaluation.faults == 2 == trainer.counters.faults == evaluation.summary()["faults"]
+    trainer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dreamer_agent.api import population_configs
 from dreamer_agent.config import Config, flatten, merge, parse_override, to_dict
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.training import train
+from dreamer_agent.training.checkpoint import complete, newest
 from dreamer_agent.training.population import HYPER, Population, group_by_program
 from dreamer_agent.training.run_directory import load
 from tests.compiling import quick_jit
@@ -68,6 +70,26 @@ def test_a_population_goes_on_together_and_a_seed_alone(parent: Path) -> None:
     assert alone["updates"] == int((alone["env_steps"] - 50) * 10 / 32)
     with pytest.raises(ConfigError, match=r"have made \d+ to \d+ updates, so that they cannot go on together"):
         train_population(short("train.steps=300", "train.eval_every=70"), 2, parent, RATES, quiet=True)
+
+
+def test_a_population_that_was_killed_between_two_checkpoints_goes_on_from_those_that_all_have(
+    tmp_path: Path,
+) -> None:
+    config = short("train.steps=150", "train.checkpoint_every=50")
+    train_population(config, 2, tmp_path / "whole", quiet=True)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    whole, killed = folders(tmp_path / "whole"), folders(tmp_path / "killed")
+    steps = complete(killed[1] / "checkpoints")
+    assert len(steps) == 2
+    shutil.rmtree(killed[1] / f"checkpoints/{steps[1]}")
+    train_population(config, 2, tmp_path / "killed", quiet=True)
+    for one, other in zip(whole, killed, strict=True):
+        assert newest(one).commit["agent"] == newest(other).commit["agent"]
+        assert [without_clock(row) for row in rows(one)] == [without_clock(row) for row in rows(other)]
+    assert (killed[0] / "damaged").is_dir()
+    shutil.rmtree(killed[1] / "checkpoints")  # and what the others have is more than their first one
+    with pytest.raises(ConfigError, match="cannot go on together"):
+        train_population(config, 2, tmp_path / "killed", quiet=True)
 
 
 def test_until_it_learns_a_seed_stores_what_it_stores_alone(tmp_path: Path) -> None:

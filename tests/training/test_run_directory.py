@@ -128,3 +128,24 @@ def test_loading_what_is_no_run_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RunDirectoryError, match=r"no run directory: config.yaml is missing"):
             run_directory.load(folder)
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "setting"),
+    [("evil", "plugins=[run.evil]"), ("evil", "env.id=run.evil:Env"), ("__init__", "plugins=[run]")],
+)
+def test_a_module_that_lies_in_a_run_directory_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, setting: str
+) -> None:
+    run_directory.prepare(tmp_path / "run", small_config(setting))
+    (tmp_path / f"run/{module}.py").write_text("raise SystemExit('executed')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"names the module 'run.*nothing of a run directory is executed"):
+        run_directory.load(tmp_path / "run")
+
+
+def test_a_run_directory_may_have_the_name_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config("env.id=gymnax:CartPole-v1")
+    run_directory.prepare(tmp_path / "gymnax", config)
+    monkeypatch.chdir(tmp_path)
+    assert run_directory.load(tmp_path / "gymnax") == config
