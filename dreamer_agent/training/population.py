@@ -29,6 +29,7 @@ from dreamer_agent.training.device_program import Loop, Program
 from dreamer_agent.training.evaluate import Evaluation
 from dreamer_agent.training.opening import EnvFactory, check_folder, prepare_folder
 from dreamer_agent.training.progress import crossed
+from dreamer_agent.training.saving import resumed
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
 
@@ -106,6 +107,9 @@ class Population:
             f"{sizes.parameters:,} parameters with {env.num_envs} environments; rows show means; "
             f"run directories {folders[0]} to {folders[-1]}"
         )
+        for member in members:
+            if member.counters.env_steps:
+                member.screen.say(resumed(member))
         return population
 
     def run(self, until: int) -> None:
