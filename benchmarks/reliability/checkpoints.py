@@ -15,7 +15,7 @@ from dreamer_agent.replay import HostReplay
 from dreamer_agent.replay.host import map_layout
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training.budget import layout_of
-from dreamer_agent.training.checkpoint import Checkpoints, Snapshot, on_host
+from dreamer_agent.training.checkpoints import Checkpoints, Snapshot, on_host
 from dreamer_agent.training.opening import make_replay
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dreamer_agent.training.checkpoint import Checkpoints
+from dreamer_agent.training.checkpoints import Checkpoints
 from dreamer_agent.training.driver import Driver
 from dreamer_agent.training.evaluate import Evaluation, evaluate
 

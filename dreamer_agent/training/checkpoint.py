@@ -13,15 +13,10 @@ that is read is executed.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,31 +25,12 @@ import orbax.checkpoint as ocp
 
 from dreamer_agent.agent import AgentState
 from dreamer_agent.errors import RunDirectoryError
-from dreamer_agent.files import DAMAGED, check_file, digest, read_tree, replacing, sha256, sync, write_tree
-from dreamer_agent.registry import in_one_line
-from dreamer_agent.replay import Index, Mark, ReplayStore, Saved
-from dreamer_agent.training.memory import trim
-from dreamer_agent.version import VERSION
+from dreamer_agent.files import DAMAGED, check_file, read_tree
+from dreamer_agent.replay import Index, ReplayStore
 
 FORMAT = 1  # of checkpoints; older formats are read, newer ones refused
-COMMIT, LOOP, AGENT, LOCK = "commit.json", "loop.npz", "agent", ".lock"
-REPLAY, BEST, DAMAGED_FOLDER = "replay", "best", "damaged"
-
-
-class Snapshot(NamedTuple):
-    """All of a run after `step` env steps, as copies: `agent` arrays, the `loop` as plain data, the replay.
-
-    `replay()` gives the difference to the checkpoint before, `mark` is where that ends, `score` the mean return
-    that tells how good the policy is (None: unknown), `together` whether the run was one of a population.
-    """
-
-    step: int
-    agent: dict[str, Any]
-    loop: dict[str, Any]
-    replay: Callable[[], Saved]
-    mark: Mark
-    score: float | None = None
-    together: bool = False
+COMMIT, LOOP, AGENT = "commit.json", "loop.npz", "agent"
+REPLAY, BEST = "replay", "best"
 
 
 class Checkpoint:
@@ -155,240 +131,6 @@ def newest(run: Path, best: bool = False) -> Checkpoint:
         return checkpoint
     what = "best checkpoint (no episode had ended when one was written)" if best else "whole checkpoint"
     raise RunDirectoryError(f"There is no {what} in {run}: train first, or give another run directory.")
-
-
-class Checkpoints:
-    """Writes the checkpoints of one run in a thread of its own; the last `keep` and the best one stay.
-
-    One is written at a time: `save` waits for the one before. One that cannot be written leaves the older ones
-    whole and is told by `failure`; the next one then holds what it should have held.
-    """
-
-    def __init__(self, run: Path, keep: int = 2):
-        self.run, self.keep = run.absolute(), keep
-        self.folder = self.run / "checkpoints"
-        self.store = ReplayStore(self.run / REPLAY)
-        self.index: Index | None = None  # of the last checkpoint, to which the next one is a difference
-        self.since: Mark | None = None
-        self.best_score: float | None = None
-        self.failure = ""  # why the last one could not be written
-        self.thread = ThreadPoolExecutor(1, "checkpoint")
-        self.writing: Future[None] | None = None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = _locked(self.run)
-        for folder in (self.folder, self.run / BEST):
-            _tidy(folder)
-        self.best_score = self._known_best()
-
-    def latest(self) -> int | None:
-        """The env step of the newest complete checkpoint."""
-        return max(complete(self.folder), default=None)
-
-    def newest(self, before_skips: bool = False, updates: int | None = None) -> Checkpoint | None:
-        """The newest checkpoint that is whole with its replay, from which the run goes on; None without one.
-
-        With `before_skips`, the newest after an update that was not skipped; with `updates`, that after so many.
-        What lies there from later is moved aside or, in the replay, removed. `RunDirectoryError` where there are
-        checkpoints, but none is whole.
-        """
-        steps = complete(self.folder)
-        for checkpoint in sound(self.run, with_replay=True):
-            if before_skips and checkpoint.commit.get("skipped_in_a_row"):
-                continue
-            if updates is not None and checkpoint.updates != updates:
-                continue
-            for step in steps:
-                if step > checkpoint.step:
-                    self._set_aside(step)
-            self.index = checkpoint.index
-            self.store.keep(self._indices())
-            return checkpoint
-        if steps and not before_skips and updates is None:
-            raise RunDirectoryError(
-                f"None of the checkpoints in {self.folder} is whole (env steps {', '.join(map(str, steps))}): "
-                "copy them again from where the run was trained, or give a new run directory."
-            )
-        if updates is not None:
-            for step in steps:
-                self._set_aside(step)
-        if not complete(self.folder):
-            self.store.keep([])
-        return None
-
-    def save(self, snapshot: Snapshot) -> None:
-        """Begin to write; the caller settled before it took the replay's difference to `since`."""
-        self.settle()
-        self.writing = self.thread.submit(self._write, snapshot)
-
-    def settle(self) -> None:
-        """Wait until what is being written is on disk, or has failed (`failure`)."""
-        writing, self.writing = self.writing, None
-        if writing is None:
-            return
-        try:
-            writing.result()
-            self.failure = ""
-        except Exception as error:  # of the disk, mostly; training matters more
-            self.failure = in_one_line(error)
-            traceback.clear_frames(error.__traceback__)  # which hold the snapshot
-            if isinstance(error, RunDirectoryError):  # what was written before cannot be built upon
-                self.index = self.since = None
-
-    def close(self) -> None:
-        """Wait for what is being written."""
-        self.settle()
-        self.thread.shutdown()
-        self.lock.close()
-
-    def _write(self, snapshot: Snapshot) -> None:
-        name = str(snapshot.step)
-        index = self.store.append(snapshot.replay(), self.index)
-        new = self.folder / f".{name}"
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            new.mkdir()
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-                checkpointer.save(new / AGENT, args=ocp.args.StandardSave(snapshot.agent))
-            write_tree(new / LOOP, snapshot.loop)
-            self._commit(new, snapshot, {"replay": index.to_json()})
-            _exchange(new, self.folder / name)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-        self.index, self.since = index, snapshot.mark
-        self._keep_best(snapshot)
-        for step in complete(self.folder)[: -self.keep]:
-            _remove(self.folder / str(step))
-        self.store.keep(self._indices())
-        trim()
-
-    def _commit(self, folder: Path, snapshot: Snapshot, more: dict[str, Any]) -> None:
-        """Bring all files of `folder` to disk and write down what they are."""
-        files = {}
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            sync(path)
-            files[str(path.relative_to(folder))] = [path.stat().st_size, sha256(path)]
-        for path in folder.rglob("*"):
-            if path.is_dir():
-                sync(path)
-        content = {
-            "format": FORMAT,
-            "version": VERSION,
-            "env_steps": snapshot.step,
-            "updates": int(snapshot.agent["step"]),
-            "skipped_in_a_row": int(snapshot.agent["skips"].in_a_row),
-            "score": snapshot.score,
-            "together": snapshot.together,
-            "agent": digest(_named(snapshot.agent)),
-            "files": files,
-        }
-        with replacing(folder / COMMIT) as file:
-            file.write(json.dumps(content | more, indent=1).encode())
-
-    def _keep_best(self, snapshot: Snapshot) -> None:
-        """Keep the learner of `snapshot` as the best one, where it is."""
-        if snapshot.score is None or (self.best_score is not None and snapshot.score <= self.best_score):
-            return
-        folder, name = self.run / BEST, str(snapshot.step)
-        new = folder / f".{name}"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        shutil.copytree(self.folder / name / AGENT, new / AGENT, copy_function=_link)
-        self._commit(new, snapshot, {})
-        _exchange(new, folder / name)
-        for step in complete(folder):
-            if step != snapshot.step:
-                _remove(folder / str(step))
-        self.best_score = snapshot.score
-
-    def _known_best(self) -> float | None:
-        for checkpoint in sound(self.run, best=True):
-            return checkpoint.commit.get("score")
-        return None
-
-    def _indices(self) -> list[Index]:
-        """Of all checkpoints but those whose commit record is damaged, which nobody can go on from."""
-        indices = []
-        for step in complete(self.folder):
-            with suppress(RunDirectoryError):
-                indices.append(Checkpoint(self.folder / str(step)).index)
-        return indices
-
-    def _set_aside(self, step: int) -> None:
-        """Move a damaged checkpoint out of the way, in place of one that was there."""
-        aside = self.run / DAMAGED_FOLDER
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        (self.folder / str(step)).rename(aside / str(step))
-
-
-def on_host(state: AgentState) -> dict[str, Any]:
-    """The learner's arrays as copies in main memory, which later updates leave as they are."""
-    return jax.tree.map(lambda x: np.array(x), jax.device_get(state._asdict()))
-
-
-def _locked(run: Path) -> IO[bytes]:
-    """A file that no other process can lock until it is closed, or this process is gone."""
-    file = (run / LOCK).open("ab")
-    try:
-        import fcntl
-
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
-        raise RunDirectoryError(
-            f"{run} is being trained by another process: wait for it, end it, or give another run directory."
-        ) from error
-    except (ImportError, OSError):  # a system or a file system without locks
-        pass
-    return file
-
-
-def check_free(run: Path) -> None:
-    """Raise `RunDirectoryError` where another process trains in `run`; nothing is written."""
-    if (run / LOCK).exists():
-        _locked(run).close()
-
-
-def _exchange(new: Path, folder: Path) -> None:
-    """Give `new` the name `folder`, in place of what is there."""
-    old = folder.with_name(f".{folder.name}.old")
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what a write that was killed has left in `folder`; what it was about to replace is put back."""
-    for old in folder.glob(".*.old"):
-        name = folder / old.name[1:].removesuffix(".old")
-        if not name.exists():
-            old.rename(name)
-    for leftover in folder.glob(".[0-9]*"):
-        shutil.rmtree(leftover)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint; it has lost its name before its first file is gone."""
-    gone = folder.with_name(f".{folder.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)
-    shutil.rmtree(gone)
-
-
-def _named(agent: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(agent)[0]:
-        yield jax.tree_util.keystr(path), leaf
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for a file that is never written again; a copy where the file system has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _first_line(error: Exception) -> str:

@@ -29,7 +29,8 @@ from dreamer_agent.registry import import_plugins
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, memory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
-from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints, check_free
+from dreamer_agent.training.checkpoint import Checkpoint
+from dreamer_agent.training.checkpoints import Checkpoints, check_free
 from dreamer_agent.training.driver import Driver, Launched, env_steps
 from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers

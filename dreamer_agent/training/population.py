@@ -23,7 +23,8 @@ from dreamer_agent.config import Config, flatten, to_dict
 from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
 from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.training import budget
-from dreamer_agent.training.checkpoint import check_free, sound
+from dreamer_agent.training.checkpoint import sound
+from dreamer_agent.training.checkpoints import check_free
 from dreamer_agent.training.device_loop import DeviceTrainer, span
 from dreamer_agent.training.device_program import Loop, Program
 from dreamer_agent.training.evaluate import Evaluation

@@ -14,7 +14,8 @@ from dreamer_agent.envs.plain import pack, unpack
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, run_directory
-from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints, Snapshot, on_host
+from dreamer_agent.training.checkpoint import Checkpoint
+from dreamer_agent.training.checkpoints import Checkpoints, Snapshot, on_host
 from dreamer_agent.training.opening import prepare_folder
 from dreamer_agent.training.progress import Counters, Window
 

@@ -22,8 +22,9 @@ from dreamer_agent import files
 from dreamer_agent.agent import AgentState, Skips
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.replay import HostReplay
-from dreamer_agent.training import checkpoint as module
-from dreamer_agent.training.checkpoint import Checkpoint, Checkpoints, Snapshot, complete, newest, on_host, sound
+from dreamer_agent.training import checkpoints as module
+from dreamer_agent.training.checkpoint import Checkpoint, complete, newest, sound
+from dreamer_agent.training.checkpoints import Checkpoints, Snapshot, on_host
 from tests.replay.stores import LAYOUT, assert_same, make_step
 
 
