@@ -56,7 +56,12 @@ def test_updates_follow_the_ratio(run: Path) -> None:
 def test_the_same_seed_repeats_the_run(run: Path, tmp_path: Path) -> None:
     train(short("train.steps=200"), tmp_path / "again", quiet=True)
     assert [without_clock(a) for a in rows(run)] == [without_clock(b) for b in rows(tmp_path / "again")]
+    one, same = newest(run), newest(tmp_path / "again")
+    assert one.commit["agent"] == same.commit["agent"]  # the digest of parameters, optimiser and random key
+    assert one.commit["replay"] == same.commit["replay"]  # with the digests of its files
     train(short("train.steps=200", "seed=1"), tmp_path / "other", quiet=True)
+    other = newest(tmp_path / "other")
+    assert one.commit["agent"] != other.commit["agent"] and one.commit["replay"] != other.commit["replay"]
     assert without_clock(rows(run)[-1]) != without_clock(rows(tmp_path / "other")[-1])
     one, again, other = (newest(folder).commit for folder in (run, tmp_path / "again", tmp_path / "other"))
     digests = [[file["sha256"] for file in commit["replay"]["steps"]] for commit in (one, again, other)]
