@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from dreamer_agent.interrupt import REQUEUE, end_of, on_interrupt, requeued
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_terminal() -> Iterator[None]:
+    """SIGINT raises `KeyboardInterrupt`, also where the tests run in the background, in which it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_outside_of_the_training_a_signal_ends_the_command_at_once_with_the_code_for_trying_again() -> None:

@@ -180,10 +180,9 @@ def differences(one: Path, other: Path) -> list[str]:
 def asked_to_stop(
     kind: str, folder: Path, number: int, seconds: float, rng: random.Random, overrides: tuple[str, ...] = ()
 ) -> tuple[float, int, str]:
-    """Send a signal at a random moment of a run; seconds until it ended, its exit code, its last line."""
-    life = Life(kind, folder, overrides)
-    life.wait_until(lambda: bool(complete(folder / "checkpoints")))
-    life.wait_until_training()
+    """Send a signal some time after a life's first checkpoint; seconds until it ended, exit code, last line."""
+    life, before = Life(kind, folder, overrides), newest(folder)
+    life.wait_until(lambda: newest(folder) > before)
     time.sleep(rng.uniform(0, seconds))
     start = time.monotonic()
     code = life.kill(number)
