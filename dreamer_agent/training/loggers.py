@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import time
 import uuid
 import warnings
 from collections.abc import Callable
@@ -130,40 +131,63 @@ class Jsonl:
 
 @register_logger("tensorboard")
 class TensorBoard:
-    """TensorBoard events in the run directory; does nothing where tensorboardX is not installed."""
+    """TensorBoard events in the run directory; does nothing where tensorboardX is not installed.
+
+    They are written at once, by whoever writes: the thread of tensorboardX's `SummaryWriter` ends when the disk
+    is full, and training would wait for it for ever. After that a new file is begun, since the old one is torn.
+    """
 
     def __init__(self, folder: Path, config: Config):
         self.folder, self.purge_step = folder, 0
 
     def resume(self, step: int) -> None:
         """Hide the rows after `step`."""
-        self.close()
-        vars(self).pop("_board", None)  # a new file of events says what to hide
+        self.close()  # a new file of events says what to hide
         self.purge_step = step + 1 if step else 0  # TensorBoard hides the purge step itself too
 
     @functools.cached_property
-    def _board(self) -> Any:
+    def _events(self) -> Any:
         try:
-            from tensorboardX import SummaryWriter
+            import tensorboardX  # noqa: F401  (what is meant by "installed")
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
         except ImportError:  # the learner runs without it
             return None
-        return SummaryWriter(str(self.folder), purge_step=self.purge_step or None)
+        nanoseconds = f".{time.time_ns() % 10**9:09d}"  # the name has seconds, in which there may be two files
+        events = EventsWriter(str(self.folder / "events"), nanoseconds)
+        if self.purge_step:
+            log = SessionLog(status=SessionLog.START)
+            events.write_event(Event(wall_time=time.time(), step=self.purge_step, session_log=log))
+            self.purge_step = 0
+        return events
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """One point of each curve."""
-        if self._board:
-            for key, value in row.items():
-                self._board.add_scalar(key, value, step)
+        self._add(step, lambda summary: [summary.scalar(key, value) for key, value in row.items()])
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """A picture `[H, W, 3]` uint8."""
-        if self._board:
-            self._board.add_image(name, image, step, dataformats="HWC")
+        self._add(step, lambda summary: [summary.image(name, image, dataformats="HWC")])
 
     def close(self) -> None:
-        """Flush the events, if there were any."""
-        if "_board" in vars(self) and self._board:
-            self._board.close()
+        """End the file of events, if there is one."""
+        events = vars(self).pop("_events", None)
+        if events:
+            events.close()
+
+    def _add(self, step: int, summaries: Callable[[Any], list[Any]]) -> None:
+        try:
+            if not self._events:
+                return
+            from tensorboardX import summary
+            from tensorboardX.proto.event_pb2 import Event
+
+            for one in summaries(summary):
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=one))
+            self._events.flush()
+        except OSError as error:
+            vars(self).pop("_events", None)
+            warnings.warn(f"TensorBoard's events cannot be written ({error}): they are left out.", stacklevel=2)
 
 
 @register_logger("wandb")

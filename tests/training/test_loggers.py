@@ -197,6 +197,28 @@ def test_a_logger_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
         LOGGERS.pop("closed")
 
 
+def test_a_full_disk_costs_tensorboard_rows_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboardX.record_writer import RecordWriter
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = MetricsWriter(tmp_path, 20)
+    writer.write(30, {"a": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "flush", full)
+        with pytest.warns(UserWarning, match="TensorBoard's events cannot be written.*No space left"):
+            for step in range(31, 80):
+                writer.write(step, {"a": 2, "b": 3})
+    writer.write(90, {"a": 4})
+    writer.close()
+    assert {(30, "a", 1.0), (90, "a", 4.0)} <= set(points(tmp_path))
+    assert [event.step for event in events(tmp_path) if event.HasField("session_log")] == [21]
+    assert len(read_metrics(tmp_path)) == 51
+
+
 def test_without_tensorboard_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     writer = MetricsWriter(tmp_path)
