@@ -7,12 +7,14 @@ environments is asked for.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
+from dreamer_agent.envs.suites.libraries import build
 from dreamer_agent.errors import ConfigError, MissingExtraError, missing_extra
 from dreamer_agent.registry import Registry
 
@@ -166,3 +168,21 @@ def _minigrid_env(task: str, given: Mapping[str, Any]) -> Any:
     except gym.error.Error as error:
         raise ConfigError(f"MiniGrid has no environment '{task}': {error}") from error
     return ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=tile_size))
+
+
+@register_suite("dmc")
+def _dmc(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """DeepMind Control Suite, such as walker_walk; `pixels: true` for images."""
+    return _hosted("dmc", "ControlEnv", task, config, count)
+
+
+def _hosted(module: str, name: str, task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """`count` environments of the gymnasium class `name` of our own adapter `module`."""
+    from dreamer_agent.envs.gymnasium_adapter import make_configured
+
+    return make_configured([partial(_hosted_env, module, name, task, dict(config.kwargs))] * count, config)
+
+
+def _hosted_env(module: str, name: str, task: str, kwargs: Mapping[str, Any]) -> Any:
+    adapter = getattr(importlib.import_module(f"dreamer_agent.envs.suites.{module}"), name)
+    return build(f"{module}:{task}", partial(adapter, task), dict(kwargs))

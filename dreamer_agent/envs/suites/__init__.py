@@ -1,1 +1,1 @@
-"""JAX-native libraries of environments through the protocol `JaxEnv`, a file for each."""
+"""Libraries of environments, a file for each: in JAX through the protocol `JaxEnv`, others as `gymnasium.Env`."""

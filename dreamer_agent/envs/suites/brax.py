@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dreamer_agent.envs.suites.parts import build, library, refuse_unknown, settled
+from dreamer_agent.envs.suites.libraries import build, library, refuse_unknown
+from dreamer_agent.envs.suites.parts import settled
 from dreamer_agent.specs import ArraySpec
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dreamer_agent.envs.suites.parts import NO_LIMIT, build, library, pixels, refuse_unknown, settled
+from dreamer_agent.envs.suites.libraries import build, library, refuse_unknown
+from dreamer_agent.envs.suites.parts import NO_LIMIT, pixels, settled
 from dreamer_agent.specs import ArraySpec
 
 NAMES = (
