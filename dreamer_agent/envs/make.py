@@ -176,6 +176,24 @@ def _dmc(task: str, config: EnvConfig, count: int) -> VectorEnv:
     return _hosted("dmc", "ControlEnv", task, config, count)
 
 
+@register_suite("atari")
+def _atari(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Atari 2600, such as pong; unless told otherwise as in Atari 100k."""
+    return _hosted("atari", "make_game", task, config, count)
+
+
+@register_suite("crafter")
+def _crafter(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Crafter from pixels: reward, or noreward."""
+    return _hosted("crafter", "CrafterEnv", task, config, count)
+
+
+@register_suite("bsuite")
+def _bsuite(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Behaviour Suite, such as catch/0."""
+    return _hosted("bsuite", "BsuiteEnv", task, config, count)
+
+
 def _hosted(module: str, name: str, task: str, config: EnvConfig, count: int) -> VectorEnv:
     """`count` environments of the gymnasium class `name` of our own adapter `module`."""
     from dreamer_agent.envs.gymnasium_adapter import make_configured
