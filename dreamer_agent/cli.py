@@ -6,7 +6,7 @@ import gc
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -17,6 +17,9 @@ from dreamer_agent.config import Config, all_keys, preset_names, to_dict
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, SpaceError
 from dreamer_agent.interrupt import REQUEUE, requeued
 from dreamer_agent.registry import in_one_line
+
+if TYPE_CHECKING:
+    from dreamer_agent.envs.catalogue import Library
 
 app = typer.Typer(
     help="Dreamer in JAX: learns a world model of an environment, and a policy inside it.",
@@ -227,19 +230,34 @@ def show_config(overrides: Overrides = None, preset: Preset = None, size: Size =
 
 
 @app.command()
-def envs() -> None:
-    """List the suites beside gymnasium's own ids."""
+def envs(
+    suite: Annotated[str | None, typer.Argument(help="List the tasks of this suite.")] = None,
+) -> None:
+    """List the suites, what of them is installed, and how the others are; with a suite, its tasks."""
     from dreamer_agent.envs import SUITES
+    from dreamer_agent.envs.catalogue import GROUPS, LIBRARIES, tasks_of
     from dreamer_agent.envs.sources import OBJECT
 
+    if suite is not None:
+        typer.echo("\n".join(tasks_of(suite)))
+        return
     for name in SUITES:
-        if name == OBJECT:
-            continue
-        typer.echo(f"{name}:TASK".ljust(18) + SUITES.describe(name))
+        if name != OBJECT:
+            typer.echo(f"{name}:TASK".ljust(18) + SUITES.describe(name) + _how(LIBRARIES.get(name)))
+    for name, library in GROUPS.items():
+        typer.echo(name.ljust(18) + "Ids of gymnasium, written without a suite." + _how(library))
     typer.echo(
         "module:Class".ljust(18) + "A class or function of yours that makes a gymnasium environment or a JaxEnv."
     )
     typer.echo("anything else".ljust(18) + "A gymnasium id; module:Id-v0 imports the module first.")
+    typer.echo("The tasks of a suite: dreamer-agent envs SUITE. In a checkout, write '.[EXTRA]' to pip.")
+
+
+def _how(library: Library | None) -> str:
+    """Whether a library is installed, or the command that does it; nothing of one that needs none."""
+    if library is None or not library.modules:
+        return ""
+    return " [installed]" if library.installed else f" [{library.command}]"
 
 
 def _configuration(

@@ -90,6 +90,17 @@ def test_config_prints_what_can_be_set(tmp_path: Path) -> None:
 def test_envs_lists_the_suites(tmp_path: Path) -> None:
     result = call("envs", folder=tmp_path)
     assert result.returncode == 0 and all(name in result.stdout for name in ("toy:", "gymnax:", "minigrid:"))
+    for extra in ("dmc", "atari", "crafter", "bsuite", "box2d", "mujoco", "toy-text"):
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith((f"{extra}:", f"{extra} ")))
+        assert line.endswith(("[installed]", f"[pip install 'dreamer-agent[{extra}]']"))
+
+
+def test_envs_lists_the_tasks_of_a_suite(tmp_path: Path) -> None:
+    classic = call("envs", "classic", folder=tmp_path)
+    assert "CartPole-v1" in classic.stdout.splitlines() and "CartPole-v0" not in classic.stdout
+    assert call("envs", "toy", folder=tmp_path).stdout == "toy:catch\n"
+    unknown = call("envs", "atarri", folder=tmp_path)
+    assert unknown.returncode == 2 and "'atari' is the nearest" in unknown.stderr
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(75)])

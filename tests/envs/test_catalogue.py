@@ -1,0 +1,35 @@
+"""What `dreamer-agent envs` knows of suites and extras."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dreamer_agent.envs import SUITES
+from dreamer_agent.envs.catalogue import GROUPS, LIBRARIES, tasks_of
+from dreamer_agent.envs.sources import OBJECT
+from dreamer_agent.errors import ConfigError
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+
+
+def test_every_suite_and_group_has_an_extra() -> None:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    assert {name for name in SUITES if name != OBJECT} >= LIBRARIES.keys()
+    for library in (*LIBRARIES.values(), *GROUPS.values()):
+        assert not library.modules or library.extra in extras
+
+
+@pytest.mark.parametrize("suite", sorted({*LIBRARIES, *GROUPS}))
+def test_the_tasks_of_what_is_installed_are_listed(suite: str) -> None:
+    if not (LIBRARIES | GROUPS)[suite].installed:
+        pytest.skip("not installed")
+    tasks = tasks_of(suite)
+    assert tasks and all(task.startswith(f"{suite}:") == (suite in LIBRARIES) for task in tasks)
+
+
+def test_a_suite_without_a_list_says_so() -> None:
+    with pytest.raises(ConfigError, match="The suite 'python' does not list its tasks"):
+        tasks_of(OBJECT)
