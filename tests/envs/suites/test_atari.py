@@ -15,7 +15,7 @@ from dreamer_agent.envs import make_env
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
 from tests.envs.suites.training import played, trains
-from tests.envs.test_state import goes_on
+from tests.envs.test_state import assert_goes_on
 
 atari: Any = pytest.importorskip("dreamer_agent.envs.suites.atari")
 
@@ -73,7 +73,7 @@ def test_a_lost_life_ends_an_episode_only_if_asked() -> None:
 def test_games_go_on_bit_by_bit(preset: str) -> None:
     installed()
     kwargs = {**load_config([preset]).env.kwargs, "max_frames": 400}
-    goes_on(lambda: make_env(EnvConfig(id="atari:ms_pacman", num_envs=1, kwargs=kwargs)), after=150)
+    assert_goes_on(lambda: make_env(EnvConfig(id="atari:ms_pacman", num_envs=1, kwargs=kwargs)), after=150)
 
 
 def test_what_cannot_be_made_is_told() -> None:

@@ -13,7 +13,7 @@ from dreamer_agent.config import EnvConfig, load_config
 from dreamer_agent.envs import make_env
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from tests.envs.suites.training import played, trains
-from tests.envs.test_state import goes_on
+from tests.envs.test_state import assert_goes_on
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ EXACT = [
 @pytest.mark.parametrize("name", EXACT)
 def test_tasks_go_on_bit_by_bit(name: str) -> None:
     config = EnvConfig(id=f"dmc:{name}", num_envs=1, action_repeat=4)
-    goes_on(lambda: make_env(config), before=243, after=40, ends=0 if name.startswith("lqr") else 1)
+    assert_goes_on(lambda: make_env(config), before=243, after=40, ends=0 if name.startswith("lqr") else 1)
 
 
 def test_a_dog_says_that_it_has_no_state() -> None:
@@ -74,7 +74,7 @@ def test_pixels_go_on_bit_by_bit() -> None:
     draws()
     kwargs = {"pixels": True, "size": 16, "render_quality": "fast"}
     config = EnvConfig(id="dmc:reacher_easy", num_envs=1, action_repeat=4, kwargs=kwargs)
-    goes_on(lambda: make_env(config), before=243, after=15)
+    assert_goes_on(lambda: make_env(config), before=243, after=15)
 
 
 def test_pixels_are_an_image_and_fast_ones_differ() -> None:
