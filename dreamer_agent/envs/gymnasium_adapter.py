@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs.checked import CheckedEnv
+from dreamer_agent.envs.episode_numbers import EpisodeNumbers
 from dreamer_agent.envs.interface import Interface, check_repeat
 from dreamer_agent.envs.masks import masks_in_info
 from dreamer_agent.envs.plain import pack, unpack
@@ -50,6 +51,7 @@ class GymnasiumEnv:
             masked = masks_in_info(env.reset(seed=0)[1], self.num_envs) is not None
         self.interface = Interface(*spaces, masked, wishes or {})
         self.obs_specs, self.act_specs = self.interface.obs_specs, self.interface.act_specs
+        self.numbers = EpisodeNumbers(self.num_envs)
         self.done = np.zeros(self.num_envs, bool)
 
     def reset(self, seed: int) -> list[Rows]:
@@ -146,12 +148,19 @@ class GymnasiumEnv:
         if not np.isfinite(reward).all():
             raise EnvironmentFault(f"The environments gave the rewards {reward}; expected finite numbers.")
         reward = np.clip(reward, -LARGEST_REWARD, LARGEST_REWARD).astype(np.float32)
-        return Rows(encoded, reward, first, last, np.array(terminated))
+        return Rows(encoded, reward, first, last, np.array(terminated), numbers=self._numbers(info, last))
 
     def _first_rows(self, obs: Any, info: dict, mask: np.ndarray | None) -> Rows:
         zeros = np.zeros(self.num_envs, bool)
         first = ~zeros if mask is None else mask
         return Rows(self._encode(obs, info, ~first), zeros.astype(np.float32), first, zeros, zeros, mask)
+
+    def _numbers(self, info: dict, last: np.ndarray) -> dict[str, np.ndarray] | None:
+        """What is reported of the episodes that end."""
+        if not last.any():
+            return None
+        own = info.get("final_info", {}) if self.mode == AutoresetMode.SAME_STEP else info
+        return self.numbers.read(own, last)
 
     def _encode(self, obs: Any, info: dict, last: np.ndarray) -> dict[str, np.ndarray]:
         masks = None if self.interface.masks_observed else self._info_masks(info, last)

@@ -18,7 +18,8 @@ class Rows(NamedTuple):
     `obs` arrays `[E, *shape]`; `reward` float32 `[E]`, received on arriving; `is_first` where an episode
     starts; `is_last` where it ends for any reason; `is_terminal` where it ends by the task's own rules, so
     that no value is left. A truncation is `is_last` without `is_terminal`. `mask` `[E]`: the environments
-    that have a row here; None means all.
+    that have a row here; None means all. `numbers` are what the environments report of the episodes that end here
+    (`episode_numbers`), float64 `[E]` each, NaN where an environment does not; None where none does.
     """
 
     obs: dict[str, np.ndarray]
@@ -27,6 +28,11 @@ class Rows(NamedTuple):
     is_last: np.ndarray
     is_terminal: np.ndarray
     mask: np.ndarray | None = None
+    numbers: dict[str, np.ndarray] | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """What of them belongs to a transition."""
+        return {key: value for key, value in self._asdict().items() if key not in ("mask", "numbers")}
 
 
 class VectorEnv(Protocol):

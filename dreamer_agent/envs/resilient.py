@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from dreamer_agent.envs.checked import ADVICE
+from dreamer_agent.envs.episode_numbers import NUMBERS
 from dreamer_agent.envs.plain import pack, unpack
 from dreamer_agent.envs.slots import SHOWN, Described, IsolatedSlot, LocalSlot, Slot
 from dreamer_agent.envs.worker import MAKE, sentence
@@ -50,6 +51,7 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         self.not_restored: list[str] = []  # why, of those that do not go on from the state that was set
         self._given: Any = create_empty_array(self.single_observation_space, n=count, fn=np.zeros)
         self._masks: list[Any] = [None] * count
+        self._numbers: list[dict[str, Any]] = [{} for _ in range(count)]  # of episodes that end in this step
         self._pictures: list[Any] = [None] * count
         self._ended, self._broken, self._proven = (np.zeros(count, bool) for _ in range(3))
         self._in_a_row, self._restarts = np.zeros(count, int), np.zeros(count, int)
@@ -80,6 +82,7 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """As of `SyncVectorEnv`; see above for what fails."""
         self._torn = True
+        self._numbers = [{} for _ in self.slots]
         for i, action in enumerate(iterate(self.action_space, actions)):
             command = ("reset", None) if self._ended[i] else ("step", action)
             if not self._broken[i]:
@@ -89,6 +92,8 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         flags = np.array(terminated, bool), np.array(truncated, bool)
         self._ended = flags[0] | flags[1]
         batch, info = self._batched(obs)
+        if any(self._numbers):
+            info[NUMBERS] = self._numbers  # one by one: gymnasium's batches are of the first one's type
         return batch, np.array(reward, np.float64), *flags, info
 
     def render(self) -> tuple[Any, ...]:
@@ -201,7 +206,7 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         if self._broken[i]:
             return self._last_obs(i), 0.0, False, True
         try:
-            obs, reward, terminated, truncated, self._masks[i] = self.slots[i].finish()
+            obs, reward, terminated, truncated, self._masks[i], self._numbers[i] = self.slots[i].finish()
         except Exception as error:
             self._count(i, error)
             self._broken[i] = True

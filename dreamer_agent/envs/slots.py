@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium as gym
 
 from dreamer_agent.envs.checked import CheckedEnv
+from dreamer_agent.envs.episode_numbers import numbers_of
 from dreamer_agent.envs.state import capture, restore, uncaptured
 from dreamer_agent.envs.worker import MAKE, sentence
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault
@@ -70,10 +71,11 @@ def describe(env: CheckedEnv) -> Described:
 
 
 def perform(env: CheckedEnv, command: str, argument: Any) -> Any:
-    """What a slot is asked to do with its environment; of infos, `step` and `reset` hand on the masks only."""
+    """What a slot is asked to do with its environment; of infos, it gives masks and a last step's numbers."""
     if command == "step":
-        *row, info = env.step(argument)
-        return (*row, info.get(MASK))
+        obs, reward, terminated, truncated, info = env.step(argument)
+        numbers = numbers_of(info) if terminated or truncated else {}
+        return obs, reward, terminated, truncated, info.get(MASK), numbers
     if command == "reset":
         obs, info = env.reset() if argument is None else env.reset(seed=argument, options=None)
         return obs, info.get(MASK)

@@ -141,8 +141,7 @@ class Program:
         params = {key: loop.agent.params[key] for key in ACTING}
         key = jax.random.fold_in(old.key, old.calls.astype(jnp.uint32))
         memory = self.agent.act(params, key, old.memory, rows.obs, rows.is_first, jnp.array(True))
-        step = {name: value for name, value in rows._asdict().items() if name != "mask"}
-        step |= {"latent": memory.latent.pack(), "action": memory.action}
+        step = rows.stored() | {"latent": memory.latent.pack(), "action": memory.action}
         mask = None if go is None else jnp.broadcast_to(go, rows.reward.shape)
         replay = self.replay.add(loop.replay, step, mask)
         score = jnp.where(rows.is_first, 0.0, old.score) + rows.reward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,13 +19,14 @@ from dreamer_agent.nets import Params
 class Episode(NamedTuple):
     """A finished episode: the environment that it ran in, its undiscounted return and its env steps.
 
-    `cut` is true where it was counted before it ended.
+    `cut` is true where it was counted before it ended; `numbers` are what the environment reported of it.
     """
 
     env: int
     score: float
     length: int
     cut: bool = False
+    numbers: Mapping[str, float] = {}
 
 
 class Launched(NamedTuple):
@@ -85,8 +86,7 @@ class Driver:
         for rows, packed in launched:
             packed = jax.device_get(packed)
             self._count(rows)
-            step = {key: value for key, value in rows._asdict().items() if key != "mask"}
-            yield rows, step | packed
+            yield rows, rows.stored() | packed
         self.pending = None  # until they answer: there is nothing to go on from if they fail
         self.pending = self.env.step(packed["action"])
 
@@ -130,7 +130,7 @@ class Driver:
     def cut(self, length: int) -> None:
         """Count episodes that go on after `length` env steps as finished; counting begins anew there."""
         for index in np.flatnonzero(self.length >= length):
-            self._end(index, cut=True)
+            self._end(index, True, {})
 
     def _count(self, rows: Rows) -> None:
         present = np.ones(self.env.num_envs, bool) if rows.mask is None else rows.mask
@@ -139,11 +139,19 @@ class Driver:
         self.score[present] += rows.reward[present]
         self.length[present & ~rows.is_first] += 1
         for index in np.flatnonzero(present & rows.is_last):
-            self._end(index, cut=False)
+            reported = {name: float(values[index]) for name, values in (rows.numbers or {}).items()}
+            self._end(index, False, {name: x for name, x in reported.items() if not np.isnan(x)})
 
-    def _end(self, index: Any, cut: bool) -> None:
-        self.episodes.append(Episode(int(index), float(self.score[index]), int(self.length[index]), cut))
+    def _end(self, index: Any, cut: bool, numbers: dict[str, float]) -> None:
+        score, length = float(self.score[index]), int(self.length[index])
+        self.episodes.append(Episode(int(index), score, length, cut, numbers))
         self.score[index], self.length[index] = 0.0, 0
+
+
+def mean_numbers(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each number, the mean over the episodes of which it was reported; by name, in order."""
+    names = sorted({name for numbers in episodes for name in numbers})
+    return {name: float(np.mean([numbers[name] for numbers in episodes if name in numbers])) for name in names}
 
 
 def env_state(env: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,24 @@ import numpy as np
 from dreamer_agent.agent import Agent
 from dreamer_agent.envs import VectorEnv
 from dreamer_agent.nets import Params
-from dreamer_agent.training.driver import Driver
+from dreamer_agent.training.driver import Driver, mean_numbers
 
 EVALUATION_SEED = 1_000_003  # added to the run's seed: evaluation never sees a training episode
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Undiscounted returns and lengths of evaluation episodes, and how actions were chosen."""
+    """Undiscounted returns and lengths of evaluation episodes, and how actions were chosen.
+
+    `numbers` are what the environments reported of each episode (`envs.episode_numbers`), in the same order.
+    """
 
     returns: list[float]
     lengths: list[int]
     policy: str  # "sample" or "mode"
     cut: int = 0  # how many of the episodes were counted before they ended
     faults: int = 0  # of the environments; each has ended an episode early
+    numbers: Sequence[Mapping[str, float]] = ()
 
     @property
     def mean(self) -> float:
@@ -32,7 +36,7 @@ class Evaluation:
         return float(np.mean(self.returns))
 
     def summary(self) -> dict[str, Any]:
-        """Plain numbers for a log."""
+        """Plain numbers for a log; "numbers" are means over the episodes of which they were reported."""
         return {
             "policy": self.policy,
             "episodes": len(self.returns),
@@ -44,6 +48,7 @@ class Evaluation:
             "length_max": int(np.max(self.lengths)),
             "episodes_cut": self.cut,
             "faults": self.faults,
+            "numbers": mean_numbers(self.numbers),
         }
 
 
@@ -76,4 +81,5 @@ def evaluate(
     return Evaluation(
         [e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode",
         sum(e.cut for e in counted), getattr(env, "faults", 0) - faults,
+        [e.numbers for e in counted],
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_agent.training.driver import Episode
+from dreamer_agent.training.driver import Episode, mean_numbers
 from dreamer_agent.training.metrics import average
 
 PARTS = ("acting", "replay", "update", "checkpoint")  # what the host's time is shared by, the rest left out
@@ -87,7 +87,7 @@ class Window:
 
     def save(self) -> dict[str, Any]:
         """As plain data."""
-        rows = [list(episode) for episode in self.episodes]
+        rows = [[*episode[:-1], dict(episode.numbers)] for episode in self.episodes]
         first = {"first_step": self.first_step, "first_update": self.first_update}
         return {**first, "episodes": rows, "sums": dict(self.sums)}
 
@@ -108,6 +108,8 @@ class Window:
         if self.episodes:
             row["episode/return"] = float(np.mean([e.score for e in self.episodes]))
             row["episode/length"] = float(np.mean([e.length for e in self.episodes]))
+            numbers = mean_numbers([e.numbers for e in self.episodes])
+            row |= {f"episode/{name}": mean for name, mean in numbers.items()}
         row["episode/count"] = counters.episodes
         row["updates"] = counters.updates
         row["updates_skipped"] = counters.skipped

@@ -54,8 +54,10 @@ def evaluate_on_the_way(trainer: Trainer) -> None:
         trainer.screen.say(f"{now:>12,} evaluation: left out, since it failed ({in_one_line(error)})")
         return
     trainer.counters.evaluated, trainer.evaluated = now, evaluation.mean
-    numbers = {k: v for k, v in evaluation.summary().items() if k != "policy"}
-    trainer.writer.write(now, {f"evaluation/{k}": v for k, v in numbers.items()})
+    summary = evaluation.summary()
+    numbers = {f"episode/{name}": mean for name, mean in summary.pop("numbers").items()}
+    row = {key: value for key, value in (summary | numbers).items() if key != "policy"}
+    trainer.writer.write(now, {f"evaluation/{key}": value for key, value in row.items()})
     trainer.screen.say(f"{now:>12,} evaluation: return {evaluation.mean:.1f}{_faults(evaluation.faults)}")
 
 

@@ -125,7 +125,7 @@ def test_episodes_have_the_returns_and_lengths_of_the_environment(mode: Autorese
     for index, length in enumerate([2, 3, 5]):
         mine = [episode for episode in episodes if episode.env == index]
         assert len(mine) >= 3
-        assert set(mine) == {Episode(index, 2.0 * length, length)}  # every step pays 1 + action 1
+        assert mine == [Episode(index, 2.0 * length, length)] * len(mine)  # every step pays 1 + action 1
     assert driver.finished() == []
     ends = sum(int((r.is_last if r.mask is None else r.is_last & r.mask).sum()) for r, _ in pairs)
     assert ends == len(episodes)
@@ -161,7 +161,7 @@ def test_restart_forgets_the_episodes_under_way() -> None:
     (rows, step), *_ = drive(driver, 6)
     assert rows.is_first.all()
     assert step["latent"]["count"].tolist() == [0, 0]
-    assert set(driver.finished()) == {Episode(0, 10.0, 5), Episode(1, 10.0, 5)}
+    assert driver.finished() == [Episode(0, 10.0, 5), Episode(1, 10.0, 5)]
 
 
 def test_only_the_parameters_of_acting_are_asked_for() -> None:
@@ -189,6 +189,7 @@ def test_evaluation_counts_equally_many_episodes_of_every_environment() -> None:
         "length_max": 7,
         "episodes_cut": 0,
         "faults": 0,
+        "numbers": {},
     }
 
 

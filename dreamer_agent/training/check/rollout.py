@@ -142,8 +142,7 @@ def _run(env: VectorEnv, rollout: RandomRollout, steps: int, seed: int, keep: in
             _count(rollout, rows, score, length)
             action = policy(rows.obs, env.num_envs)
             if rows.mask is None and len(rollout.kept) < keep:
-                step = {key: value for key, value in rows._asdict().items() if key != "mask"}
-                rollout.kept.append({**step, "action": action})
+                rollout.kept.append({**rows.stored(), "action": action})
         pending = env.step(action)
         rollout.calls += 1
 
