@@ -29,6 +29,7 @@ _CHECKED = ("checked_reset", "checked_step", "checked_data_reuse")
 # What of an object changes while it is stepped; a dot leads into a member.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "dreamer_agent.envs.checked:CheckedEnv": (),
+    "dreamer_agent.envs.suites.atari:IdleStart": (),
     f"{_CLASSIC}.acrobot:AcrobotEnv": ("state",),
     f"{_CLASSIC}.cartpole:CartPoleEnv": ("state", "steps_beyond_terminated"),
     f"{_CLASSIC}.continuous_mountain_car:Continuous_MountainCarEnv": ("state",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 from gymnasium.wrappers import AtariPreprocessing
 
@@ -33,8 +35,9 @@ def make_game(
 
     An action is held for `repeat` frames, the last two of which are merged by their brighter pixels. `sticky` is
     the chance of each frame that the action before is repeated (0.25 in the protocol of Machado et al. 2018,
-    which also takes all 18 actions: `full_actions`). Episodes begin with one to `noops` idle frames, and are
-    truncated after `max_frames` (half an hour of play). `life_ends`: a lost life ends an episode, too.
+    which also takes all 18 actions: `full_actions`). Episodes begin with up to `noops` idle frames (see
+    `IdleStart`), and are truncated after `max_frames`, these included (half an hour of play). `life_ends`: a lost
+    life ends an episode, too.
     """
     ale_py = library("atari", "ale_py", "ale-py")
     library("atari", "cv2", "opencv-python-headless")
@@ -47,9 +50,29 @@ def make_game(
         max_num_frames_per_episode=max_frames, disable_env_checker=True,
     )  # fmt: skip
     return AtariPreprocessing(
-        env, noop_max=noops, frame_skip=repeat, screen_size=(size, size), grayscale_obs=grey,
+        IdleStart(env, noops), noop_max=0, frame_skip=repeat, screen_size=(size, size), grayscale_obs=grey,
         terminal_on_life_loss=life_ends,
     )  # fmt: skip
+
+
+class IdleStart(gym.Wrapper):
+    """Begins episodes with idle frames, from none to `most`, each number equally likely.
+
+    gymnasium's own begin with at least one.
+    """
+
+    def __init__(self, env: gym.Env, most: int):
+        super().__init__(env)
+        self.most = most
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
+        """As gymnasium's; the number follows from the seed."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        for _ in range(self.unwrapped.np_random.integers(self.most + 1)):
+            obs, _, terminated, truncated, info = self.env.step(0)
+            if terminated or truncated:
+                obs, info = self.env.reset(options=options)
+        return obs, info
 
 
 def tasks() -> list[str]:

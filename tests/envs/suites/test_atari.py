@@ -61,6 +61,28 @@ def test_the_limit_cuts_and_does_not_end() -> None:
     assert last and not any(row.is_terminal[0] for row in last)
 
 
+def test_episodes_begin_with_none_to_the_most_idle_frames() -> None:
+    installed()
+    made = make_env(EnvConfig(id="atari:pong", num_envs=1, kwargs={"noops": 2, "size": 16}))
+    game: Any = made.env.envs[0].unwrapped  # type: ignore[attr-defined]
+
+    def frames() -> list[int]:
+        made.reset(0)
+        starts = [made.env.envs[0].reset() and game.ale.getEpisodeFrameNumber() for _ in range(40)]  # type: ignore[attr-defined]
+        return starts
+
+    starts = frames()
+    first = min(starts)
+    counts = [starts.count(first + idle) for idle in range(3)]
+    assert sum(counts) == 40 and min(counts) >= 5  # 13 of each are expected
+    assert frames() == starts
+    made.close()
+    none = make_env(EnvConfig(id="atari:pong", num_envs=1, kwargs={"noops": 0, "size": 16}))
+    other: Any = none.env.envs[0].unwrapped  # type: ignore[attr-defined]
+    assert {none.reset(seed) and other.ale.getEpisodeFrameNumber() for seed in range(2)} == {first}
+    none.close()
+
+
 def test_a_lost_life_ends_an_episode_only_if_asked() -> None:
     installed()
     whole = played("atari:breakout", 150)[1]
