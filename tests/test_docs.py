@@ -14,6 +14,7 @@ import pytest
 from dreamer_agent import ArraySpec, Config, make_env
 from dreamer_agent.config import merge
 from dreamer_agent.envs import SUITES
+from dreamer_agent.envs.gymnasium_adapter import make_vector
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.loggers import LOGGERS
 from dreamer_agent.training.metrics import MetricsWriter
@@ -38,6 +39,19 @@ def test_the_corridor_of_the_docs_is_an_environment() -> None:
         assert rows.obs["cell"].tolist() == [4, 4]
     finally:
         SUITES.pop("corridor")
+
+
+def test_the_room_of_the_docs_reports_how_it_ended() -> None:
+    names: dict = {}
+    exec(examples("environments.md").split("import jax\n")[0], names)
+    env = make_vector([names["Comfort"]], 1)
+    rows = env.reset(0)
+    for _ in range(100):
+        rows += env.step({"action": np.ones(1, np.int32)})
+    assert all(row.numbers is None for row in rows[:-1])
+    final = rows[-1].obs["celsius"][0, 0]
+    assert final > 22 and rows[-1].numbers["comfortable"].tolist() == [0.0]
+    assert rows[-1].numbers["final_celsius"][0] == pytest.approx(final)
 
 
 @pytest.mark.parametrize("name", ["wide", "wide_haiku"])
