@@ -1,0 +1,1 @@
+"""Other agents and long measurements beside ours."""
