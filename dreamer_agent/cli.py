@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, dream, plot, check, export, config, envs."""
+"""The command line: train, evaluate, dream, plot, check, export, bench, config, envs."""
 
 from __future__ import annotations
 
@@ -251,6 +251,52 @@ def envs(
     )
     typer.echo("anything else".ljust(18) + "A gymnasium id; module:Id-v0 imports the module first.")
     typer.echo("The tasks of a suite: dreamer-agent envs SUITE. In a checkout, write '.[EXTRA]' to pip.")
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="A benchmark, a YAML file of one, or ids of environments; key=value for all tasks."),
+    ],
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; may be repeated.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="dreamer, ppo, sac or random; may be repeated (default: its own).")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds 0, 1, ... of each task.", min=1)] = None,
+    first_seed: Annotated[int, typer.Option(help="The first of them.", min=0)] = 0,
+    steps: Annotated[int | None, typer.Option(help="Env steps of each run.", min=1)] = None,
+    preset: Preset = None,
+    size: Size = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes that score a final policy.", min=1)] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at a time, each on its share of the cores.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs (default runs/bench/NAME).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder of the report (default: that of the runs).")] = None,
+    only_report: Annotated[bool, typer.Option("--only-report", help="Train nothing.")] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit code 1 if a task's median score is below its gate.")
+    ] = False,
+) -> None:
+    """Train and score a benchmark, and write a report with published results beside it.
+
+    The same command goes on where it stopped; finished runs are kept.
+    """
+    from dreamer_agent.bench.benchmark import load_benchmark, with_settings
+    from dreamer_agent.bench.command import run_benchmark
+
+    overrides = [name for name in names if "=" in name]
+    benchmark = load_benchmark([name for name in names if "=" not in name], preset or [])
+    benchmark = with_settings(
+        benchmark.select(task or []), steps, size, overrides=overrides, episodes=episodes,
+        methods=tuple(method) if method else None,
+    )  # fmt: skip
+    count = benchmark.seeds if seeds is None else seeds
+    folder = out or Path("runs") / "bench" / benchmark.name
+    code = run_benchmark(
+        benchmark, folder, jobs, only_report, gate, report, range(first_seed, first_seed + count)
+    )
+    if code:
+        raise typer.Exit(code)
 
 
 def _how(library: Library | None) -> str:

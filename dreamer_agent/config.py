@@ -249,7 +249,8 @@ def presets_folder() -> Path:
 def preset_names() -> list[str]:
     """All shipped presets, sizes as `size/1m`."""
     folder = presets_folder()
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    found = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    return [name for name in found if not name.startswith("bench/")]  # definitions of benchmarks
 
 
 def find_preset(name: str) -> Path:

@@ -1,1 +1,1 @@
-"""Other agents and long measurements beside ours."""
+"""Benchmarks: many runs of one definition, scored by one protocol, in a report beside published numbers."""

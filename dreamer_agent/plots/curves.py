@@ -59,7 +59,7 @@ def draw_panels(panels: Mapping[str, Groups], path: Path, goal: float | None = N
 def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None) -> None:
     filled = {label: [c for c in curves if len(c[0])] for label, curves in groups.items()}
     for (label, curves), color in zip(filled.items(), cycle(SERIES), strict=False):
-        _draw_group(axis, label, curves, color)
+        draw_group(axis, label, curves, color)
     if not axis.lines:
         axis.text(0.5, 0.5, "no episode has ended yet", ha="center", va="center", transform=axis.transAxes)
     if any(len(curves) > 1 for curves in filled.values()):
@@ -68,15 +68,15 @@ def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None) -> No
     if goal is not None:
         axis.axhline(goal, color="grey", ls=":", label=f"goal: {goal:,g}")
     axis.set(xlabel="env steps", ylabel="return of training episodes", title=f"{title}: learning curve")
-    axis.xaxis.set_major_formatter(_number)
-    axis.yaxis.set_major_formatter(_number)
+    axis.xaxis.set_major_formatter(number)
+    axis.yaxis.set_major_formatter(number)
     axis.grid(alpha=0.25)
     if axis.get_legend_handles_labels()[0]:
         # Below the axes, where no curve can run into it.
         axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
 
 
-def _draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str) -> None:
+def draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str) -> None:
     """One run is one line; several are thin lines, their mean and the band between lowest and highest."""
     if not curves:
         return
@@ -91,6 +91,6 @@ def _draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str) -> N
     axis.plot(steps, values.mean(0), color=color, lw=2.0, label=f"{label}: {common} {len(curves)} runs")
 
 
-def _number(value: float, _: Any = None) -> str:
+def number(value: float, _: Any = None) -> str:
     """Ticks with thousands separators and no needless zeros."""
     return f"{value:,.10g}"

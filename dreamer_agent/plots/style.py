@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 OBSERVED, IMAGINED = "#1f8a43", "#c73e52"
+PUBLISHED = ("#222222", "#b07d2b", "#7a6fb0", "#b0577d", "#4f9a6a", "#5aa0b5", "#909090")  # of other work
 SERIES = ("#2f6db5", "#d1495b", "#2a9d4e", "#e0992e", "#7d5ba6", "#4b4b4b")
 
 

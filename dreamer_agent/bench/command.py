@@ -1,0 +1,81 @@
+"""`dreamer-agent bench`: train the runs of a benchmark, write the report, and hold it against the gate."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dreamer_agent.bench.benchmark import Benchmark, check_methods
+from dreamer_agent.bench.jobs import jobs_of
+from dreamer_agent.bench.launch import launch
+from dreamer_agent.bench.report import write_report
+from dreamer_agent.bench.results import gate
+from dreamer_agent.errors import ConfigError
+from dreamer_agent.interrupt import REQUEUE
+
+
+def run_benchmark(
+    benchmark: Benchmark, folder: Path, at_once: int = 1, only_report: bool = False, gated: bool = False,
+    report: Path | None = None, seeds: Sequence[int] | None = None,
+) -> int:  # fmt: skip
+    """Do all runs of `benchmark` below `folder` that are not finished there, then write the report to `report`.
+
+    Without a folder of its own the report lies in `folder`. Gives an exit code: 0; 1 where a run failed or a gate
+    was not passed (`gated`); 75 where a signal has ended it, and the same call goes on.
+    """
+    check_methods(benchmark.methods)
+    console = Console(highlight=False, soft_wrap=True)
+    jobs = jobs_of(benchmark, folder, seeds)
+    if not jobs:
+        raise ConfigError("No task of the benchmark can be trained by these methods: choose others.")
+    code = 0
+    if not only_report:
+        runs = launch(jobs, at_once, console)
+        for run in runs:
+            if run.state == "failed":
+                console.print(f"failed: {run.job.task.env}, {run.job.method}, seed {run.job.seed}: {run.why}")
+                code = 1
+        if any(run.state == "stopped" for run in runs):
+            console.print(f"stopped; what was learned is in {folder}; the same command goes on from there")
+            return REQUEUE
+    place = report or folder
+    command = "dreamer-agent " + " ".join(shlex.quote(word) for word in _shown(sys.argv[1:]))
+    content = write_report(benchmark, jobs, place, command)
+    console.print(f"report: {place / 'report.md'}, {place / 'report.html'}")
+    if gated and not _passed(console, gate(content), benchmark):
+        code = 1
+    return code
+
+
+def _passed(console: Console, found: Sequence[tuple[str, float, float, bool]], benchmark: Benchmark) -> bool:
+    """Print the gate of each task, and whether all were passed."""
+    wanted = {task.env for task in benchmark.tasks if task.gate is not None}
+    if not wanted:
+        raise ConfigError(f"The benchmark '{benchmark.name}' has no gates: give its tasks a `gate`.")
+    table = Table("task", "median score", "gate", "", title="gate")
+    for env, least, median, passed in found:
+        table.add_row(env, f"{median:,.4g}", f"{least:,.4g}", "passed" if passed else "[red]not passed[/]")
+    for env in sorted(wanted - {env for env, *_ in found}):
+        table.add_row(env, "-", "", "[red]no finished run[/]")
+    console.print(table)
+    return wanted == {env for env, _, _, passed in found if passed}
+
+
+def _shown(arguments: Sequence[str]) -> list[str]:
+    """The arguments without folders, which lie elsewhere on the reader's machine."""
+    out, skip = [], False
+    for word in arguments:
+        if skip or word.startswith(("--out=", "--report=")):
+            skip = False
+            continue
+        if word in ("--out", "--report"):
+            skip = True
+            continue
+        if word != "--only-report":
+            out.append(word)
+    return out

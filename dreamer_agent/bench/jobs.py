@@ -1,0 +1,127 @@
+"""One run of a benchmark: what it trains, where it lies, how far it is; and the process that does it.
+
+python -m dreamer_agent.bench.jobs JOB      # a job as JSON; what `dreamer-agent bench` starts for each
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamer_agent.bench.benchmark import OURS, Benchmark, Task
+from dreamer_agent.errors import DreamerError, MissingExtraError
+
+DONE = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one task with one seed."""
+
+    task: Task
+    method: str
+    seed: int
+    root: str  # folder of all runs of the benchmark
+    episodes: int
+
+    @property
+    def folder(self) -> Path:
+        """Its run directory."""
+        return Path(self.root) / self.task.folder / f"{self.method}-{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What its process prints; beside the run directory, which holds nothing but the run."""
+        return self.folder.with_name(self.folder.name + ".log")
+
+    @property
+    def steps(self) -> int:
+        """Its budget in env steps."""
+        return self.task.steps_of(self.method)
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """The scores of the finished run; None until it has trained for all of its steps."""
+        path = self.folder / DONE
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text())
+        return content if content["env_steps"] >= self.steps else None
+
+    def text(self) -> str:
+        """The job as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def jobs_of(benchmark: Benchmark, root: Path, seeds: Sequence[int] | None = None) -> list[Job]:
+    """All runs of a benchmark: the first seed of every task and method first, then the second one, ..."""
+    return [
+        Job(task, method, seed, str(root), benchmark.episodes)
+        for seed in (range(benchmark.seeds) if seeds is None else seeds)
+        for task in benchmark.tasks
+        for method in benchmark.methods
+        if task.allows(method)
+    ]
+
+
+def job_from(text: str) -> Job:
+    """The inverse of `Job.text`."""
+    values = json.loads(text)
+    task = {key: tuple(value) if isinstance(value, list) else value for key, value in values.pop("task").items()}
+    return Job(Task(**task), **values)  # type: ignore[arg-type]
+
+
+def work(job: Job) -> None:
+    """Train and score; goes on where an earlier process stopped."""
+    from dreamer_agent import api
+
+    config = job.task.config(job.seed, job.episodes)
+    if job.method == OURS:
+        api.train(config, job.folder)
+        return
+    try:
+        from dreamer_agent.bench.baselines import train_baseline
+    except ImportError as error:
+        raise MissingExtraError(f"The method {job.method} is not there ({error}).") from error
+    train_baseline(job.method, config.env, job.steps, job.seed, job.folder, job.episodes)
+
+
+def check(job: Job) -> None:
+    """Raise a `DreamerError` where the run directory holds another run than the job's, even if it is finished."""
+    from dreamer_agent.training import run_directory
+
+    if job.method == OURS and (job.folder / "config.yaml").is_file():
+        run_directory.check(job.folder, job.task.config(job.seed, job.episodes), allow=["version"])
+
+
+def pin(cores: Sequence[int]) -> Mapping[str, str]:
+    """Have this process, and what it starts, use only `cores` where the system can; gives what it set."""
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return {}
+    os.sched_setaffinity(0, cores)
+    return {"cores": ",".join(map(str, cores))}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job in the first argument, on the cores in the second."""
+    from dreamer_agent.interrupt import REQUEUE, requeued
+
+    pin([int(core) for core in arguments[1].split(",") if core] if len(arguments) > 1 else [])
+    try:
+        with requeued():
+            work(job_from(arguments[0]))
+    except KeyboardInterrupt:
+        return REQUEUE
+    except DreamerError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

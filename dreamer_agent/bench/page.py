@@ -1,0 +1,201 @@
+"""The page of a report, as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dreamer_agent.bench.benchmark import OURS, REACHED
+from dreamer_agent.bench.statistics import CONFIDENCE, EPISODES
+from dreamer_agent.bench.text import interval, number, reached, short, spread, table
+
+LABELS = {OURS: "dreamer_agent"}
+FIGURES = ("curves.png", "profile.png")
+
+
+def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
+    """The page, from what `collect` gave."""
+    parts = [f"# {content['title']}", content["protocol"], _about(content)]
+    if content["missing"]:
+        parts.append(f"**Not finished, and left out: {'; '.join(content['missing'])}.**")
+    if "curves.png" in figures:
+        parts.append("![Learning curves](curves.png)")
+    parts += ["## Scores", _scores(content)]
+    parts += [f"- **{task['env']}**: {task['note']}" for task in content["tasks"] if task["note"]]
+    if any(len(task["methods"]) > 1 for task in content["tasks"]):
+        parts += _efficiency(content)
+    besides = [task for task in content["tasks"] if task["beside"]]
+    if besides:
+        parts += ["## Beside published results", _BESIDE, *(_beside(task) for task in besides)]
+    if content["aggregate"]:
+        parts += ["## Over all tasks", _aggregate(content)]
+        if "profile.png" in figures:
+            parts.append("![Performance profile](profile.png)")
+    parts += ["## Runs", _runs(content), "## Where they ran", _machines(content)]
+    parts.append(
+        f"Written by `{content['command']}`; all numbers are in `report.json`, the curves in `curves.json`."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(content: dict[str, Any]) -> str:
+    return (
+        f"**Score**: mean return of the final parameters over {content['episodes']} fresh episodes with sampled "
+        "actions, from seeds that training never saw; never the best on the way. **Last 5%**: mean return of "
+        "the training episodes that ended in the last 5% of the budget. **Env steps** are steps of the agent "
+        "(after action repeat, without resets), **frames** those of the simulator. **Reached**: the first "
+        f"logged env step at which the mean return of the last {EPISODES} training episodes is at least "
+        f"{REACHED:.0%} of the way from the return of a random policy to the upper end of the task's scale. "
+        "Several seeds are given as median (least to most). **Minutes** are those of training, without start-up, "
+        "compilation and evaluations."
+    )
+
+
+def _scores(content: dict[str, Any]) -> str:
+    rows = []
+    for task in content["tasks"]:
+        for method, one in task["methods"].items():
+            seeds = one["seeds"]
+            rows.append([
+                task["env"], LABELS.get(method, method), _budget(one["steps"], task["frames_per_step"]),
+                str(len(seeds)), spread([seed["score"] for seed in seeds]),
+                spread([seed["score_mode"] for seed in seeds]),
+                spread([seed["last"] for seed in seeds]), _goal(task),
+                reached(task, [seed["steps_to_threshold"] for seed in seeds]),
+                spread([seed["minutes"] for seed in seeds]),
+            ])  # fmt: skip
+    return table(
+        ["task", "method", "env steps", "seeds", "score", "score, likeliest action", "last 5%", "goal",
+         f"reached {REACHED:.0%} at", "minutes"], rows,
+    )  # fmt: skip
+
+
+def _efficiency(content: dict[str, Any]) -> list[str]:
+    """Env steps to the threshold, methods side by side."""
+    methods = list(
+        dict.fromkeys(name for task in content["tasks"] for name in task["methods"] if name != "random")
+    )
+    rows = []
+    for task in content["tasks"]:
+        cells = []
+        for name in methods:
+            one = task["methods"].get(name)
+            cells.append(reached(task, [seed["steps_to_threshold"] for seed in one["seeds"]]) if one else "-")
+        others = [_ratio(task, name) for name in methods if name != OURS]
+        rows.append([task["env"], number(task["threshold"]), *cells, *others])
+    names = [LABELS.get(name, name) for name in methods]
+    ratios = [f"ours / {name}" for name in methods if name != OURS]
+    text = (
+        f"Env steps until {REACHED:.0%} of the way from a random policy to the goal. The ratio is that of the "
+        "medians; where one of the two does not get there within its budget, it has a bound only."
+    )
+    return ["## Sample efficiency", text, table(["task", "return", *names, *ratios], rows)]
+
+
+def _ratio(task: dict[str, Any], name: str) -> str:
+    ours, other = (task["methods"].get(key) for key in (OURS, name))
+    if not ours or not other or task["threshold"] is None:
+        return "-"
+    mine, theirs = ours["steps_to_threshold"][0], other["steps_to_threshold"][0]
+    if mine is None:
+        return "-" if theirs is None else f"> {ours['steps'] / theirs:.2g}"
+    return f"< {mine / other['steps']:.2g}" if theirs is None else f"{mine / theirs:.2g}"
+
+
+_BESIDE = (
+    "At the same frames, and only over tenths of the published budget that our runs cover whole: a published "
+    "mean over a tenth beside our training episodes in it; a published evaluation at the end of a tenth beside "
+    "our training episodes in its second half. Final values of others are given with the budgets that they "
+    "belong to; they do not compare with ours where budgets differ."
+)
+
+
+def _beside(task: dict[str, Any]) -> str:
+    found = task["beside"]["published"]
+    ours = task["methods"].get(OURS)
+    frames = task["frames_per_step"]
+    title = f"### {task['env']}"
+    if not ours:
+        return title
+    spans = list(dict.fromkeys(tuple(tenth["frames"]) for one in found for tenth in one["tenths"]))
+    rows = []
+    mine = {tuple(tenth["frames"]): tenth["ours"] for one in found for tenth in one["tenths"]}
+    final = spread([seed["last"] for seed in ours["seeds"]])
+    budget = f"{final} at {short(ours['steps'] * frames)} frames"
+    rows.append(
+        [LABELS[OURS], str(len(ours["seeds"])), *(spread(mine[span]) for span in spans), budget, "this report"]
+    )
+    for one in found:
+        values = {tuple(tenth["frames"]): number(tenth["published"]) for tenth in one["tenths"]}
+        deviation = "" if one["std"] is None else f" ± {number(one['std'])}"
+        end = f"{number(one['final'])}{deviation} at {short(one['budget'])} frames"
+        rows.append(
+            [one["method"], one["seeds"] or "?", *(values.get(span, "-") for span in spans), end, one["source"]]
+        )
+    heads = [f"{short(first)} to {short(last)} frames" for first, last in spans]
+    text = (
+        "" if spans else "\n\nOur runs end before the first tenth of any published budget: nothing compares yet."
+    )
+    return f"{title}{text}\n\n" + table(["method", "seeds", *heads, "final", "source"], rows)
+
+
+def _aggregate(content: dict[str, Any]) -> str:
+    rows = []
+    for method, one in content["aggregate"].items():
+        cells = [interval(*one["numbers"][name]) for name in ("IQM", "median", "mean")]
+        rows.append([LABELS.get(method, method), str(len(one["tasks"])), *cells])
+    text = (
+        f"Scores normalised per task ({content['scale']}), as Agarwal et al. 2021 advise: the interquartile mean "
+        f"over all runs, median and mean over the tasks' means, with {CONFIDENCE:.0%} intervals of a bootstrap "
+        "that draws seeds within tasks; no interval where a task has one seed. Methods may cover different "
+        "tasks: compare only where the numbers of tasks agree."
+    )
+    return text + "\n\n" + table(["method", "tasks", "IQM", "median", "mean"], rows)
+
+
+def _runs(content: dict[str, Any]) -> str:
+    rows = []
+    for task in content["tasks"]:
+        settings = ", ".join(task["preset"]) or "default"
+        settings += f", size {task['size']}" if task["size"] else ""
+        settings += f", {json.dumps(task['overrides'])}" if task["overrides"] else ""
+        for method, one in task["methods"].items():
+            for seed in one["seeds"]:
+                ours = method == OURS
+                rows.append([
+                    task["env"], LABELS.get(method, method), str(seed["seed"]), f"{seed['env_steps']:,}",
+                    f"{seed['updates']:,}", f"{number(seed['score'])} ± {number(seed['score_std'])}",
+                    f"{seed['minutes']:.1f}", f"`{settings}`" if ours else "see its settings.json",
+                    f"`{task['config_hash']}`" if ours else "-", f"`{seed['provenance']['commit']}`",
+                ])  # fmt: skip
+    return table(
+        ["task", "method", "seed", "env steps", "updates", "score ± sd over episodes", "minutes", "preset",
+         "configuration", "commit"], rows,
+    )  # fmt: skip
+
+
+def _machines(content: dict[str, Any]) -> str:
+    """The distinct provenances but for their commits, and how many runs each has."""
+    counts: dict[str, int] = {}
+    for task in content["tasks"]:
+        for one in task["methods"].values():
+            for seed in one["seeds"]:
+                key = json.dumps({k: v for k, v in seed["provenance"].items() if k != "commit"}, sort_keys=True)
+                counts[key] = counts.get(key, 0) + 1
+    lines = []
+    for key, count in counts.items():
+        found = json.loads(key)
+        packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items() if version)
+        each = f"{found['device']}, {found['cpu_cores']} core{'s' if found['cpu_cores'] != 1 else ''} for each"
+        runs = f"{count} run{'s' if count > 1 else ''}"
+        lines.append(f"- {runs}: {found['backend']} ({each}), Python {found['python']}, {packages}")
+    return "\n".join(lines)
+
+
+def _goal(task: dict[str, Any]) -> str:
+    return "-" if task["goal"] is None else f"≥ {number(task['goal'])}"
+
+
+def _budget(steps: int, frames: int) -> str:
+    return f"{steps:,}" if frames == 1 else f"{steps:,} ({steps * frames:,} frames)"
