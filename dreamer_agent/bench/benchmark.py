@@ -98,8 +98,8 @@ class Benchmark:
             if not found:
                 known = ", ".join(task.env for task in self.tasks)
                 raise ConfigError(f"The benchmark '{self.name}' has no task '{name}': choose from {known}.")
-            chosen += found
-        return dataclasses.replace(self, tasks=tuple(dict.fromkeys(chosen)))
+            chosen += [task for task in found if task not in chosen]
+        return dataclasses.replace(self, tasks=tuple(chosen))
 
 
 def benchmark_names() -> list[str]:

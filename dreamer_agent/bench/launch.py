@@ -103,9 +103,12 @@ class Launcher:
         run.job.log.parent.mkdir(parents=True, exist_ok=True)
         with run.job.log.open("ab") as log:
             run.process = subprocess.Popen(
-                [sys.executable, "-m", "dreamer_agent.bench.jobs", run.job.text(), ",".join(map(str, run.cores))],
-                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                command(run),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def _end(self, run: Run) -> None:
         assert run.process is not None
@@ -175,6 +178,12 @@ def launch(jobs: Sequence[Job], at_once: int, console: Console | None = None) ->
     launcher = Launcher([Run(job) for job in jobs], at_once, console or Console())
     launcher.work()
     return launcher.runs
+
+
+def command(run: Run) -> list[str]:
+    """What a run's process executes."""
+    cores = ",".join(map(str, run.cores))
+    return [sys.executable, "-m", "dreamer_agent.bench.jobs", run.job.text(), cores]
 
 
 def shares(count: int) -> list[tuple[int, ...]]:

@@ -1,0 +1,111 @@
+"""Definitions of benchmarks: those that ship, those of users, and what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dreamer_agent.bench.benchmark import Task, benchmark_names, load_benchmark, with_settings
+from dreamer_agent.bench.jobs import job_from, jobs_of
+from dreamer_agent.bench.reference import published
+from dreamer_agent.config import load_config, preset_names
+from dreamer_agent.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_what_ships_is_whole(name: str) -> None:
+    benchmark = load_benchmark([name])
+    assert benchmark.title and benchmark.protocol and benchmark.tasks
+    for task in benchmark.tasks:
+        config = task.config(seed=3, episodes=5)
+        assert (config.env.id, config.seed, config.train.steps) == (task.env, 3, task.steps)
+        assert task.frames_per_step() >= config.env.action_repeat
+        assert (task.low is None) == (task.high is None)
+        if task.low is not None and task.high is not None:
+            assert task.low < task.threshold < task.high
+        assert not task.suite or not task.published or task.suite.split()
+    folders = [task.folder for task in benchmark.tasks]
+    assert len(set(folders)) == len(folders)
+    assert f"bench/{name}" not in preset_names()
+
+
+def test_published_tasks_are_in_the_reference_data() -> None:
+    """All but two whose curves its source does not have."""
+    missing = set()
+    for name in benchmark_names():
+        for task in load_benchmark([name]).tasks:
+            if task.published and not published(task.suite.split(), task.published):
+                missing.add(task.published)
+    assert not missing
+
+
+def test_presets_hold_the_protocol() -> None:
+    task = load_benchmark(["dmc_proprio"]).select(["cartpole_swingup"]).tasks[0]
+    assert task.steps == load_config(["dmc_proprio"]).train.steps == 250_000
+    assert task.frames_per_step() == 2 and task.threshold == 800
+    game = load_benchmark(["atari100k"]).select(["pong"]).tasks[0]
+    assert game.steps * game.frames_per_step() == 400_000
+    assert game.threshold == pytest.approx(-20.7 + 0.8 * (14.6 + 20.7))
+
+
+def test_environments_by_their_ids() -> None:
+    benchmark = load_benchmark(["CartPole-v1", "toy:catch"], ["classic"])
+    assert [task.env for task in benchmark.tasks] == ["CartPole-v1", "toy:catch"]
+    assert benchmark.tasks[0].steps == 12_000 and benchmark.tasks[0].threshold is None
+    assert benchmark.tasks[1].folder == "toy_catch"
+
+
+def test_settings_for_all_tasks() -> None:
+    benchmark = load_benchmark(["classic"])
+    changed = with_settings(
+        benchmark, steps=900, size="1m", overrides=["replay.ratio=64", "env.num_envs=2"], episodes=7, methods=None
+    )
+    for task in changed.tasks:
+        config = task.config(0, changed.episodes)
+        assert (config.train.steps, config.replay.ratio, config.env.num_envs) == (900, 64, 2)
+        assert config.model.deter == 512 and config.train.eval_episodes == 7
+    assert changed.methods == benchmark.methods
+
+
+def test_jobs_go_through_all_tasks_before_the_next_seed(tmp_path: Path) -> None:
+    benchmark = with_settings(
+        load_benchmark(["classic"]).select(["CartPole-v1", "Pendulum-v1"]), methods=("dreamer",)
+    )
+    jobs = jobs_of(benchmark, tmp_path, [3, 4])
+    assert [(job.task.env, job.seed) for job in jobs] == [
+        ("CartPole-v1", 3), ("Pendulum-v1", 3), ("CartPole-v1", 4), ("Pendulum-v1", 4),
+    ]  # fmt: skip
+    assert jobs[0].folder == tmp_path / "CartPole-v1" / "dreamer-3"
+    assert [job_from(job.text()) for job in jobs] == jobs
+
+
+def test_methods_that_a_task_leaves_out(tmp_path: Path) -> None:
+    task = Task("CartPole-v1", 100, methods=("dreamer", "ppo"), budgets={"ppo": 5000})
+    assert task.allows("ppo") and not task.allows("sac")
+    assert task.steps_of("ppo") == 5000 and task.steps_of("dreamer") == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tasks: {}", "has no tasks"),
+        ("speed: 3\ntasks: {CartPole-v1: {}}", "unknown field 'speed'"),
+        ("tasks: {CartPole-v1: {goals: 3}}", "unknown field 'goals'"),
+        ("methods: [dqn]\ntasks: {CartPole-v1: {}}", "no method 'dqn': choose from dreamer, ppo, sac, random"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_benchmark([str(path)])
+
+
+def test_unknown_names_are_told() -> None:
+    with pytest.raises(ConfigError, match="no benchmark 'clasic': choose from"):
+        load_benchmark(["clasic"])
+    with pytest.raises(ConfigError, match="no benchmark file"):
+        load_benchmark(["nowhere.yaml"])
+    with pytest.raises(ConfigError, match="no task 'Pong': choose from CartPole-v1"):
+        load_benchmark(["classic"]).select(["Pong"])

@@ -1,0 +1,159 @@
+"""Runs in processes of their own: several at a time, resumed, failed, stopped."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dreamer_agent.bench import launch as module
+from dreamer_agent.bench.benchmark import Benchmark, Task, load_benchmark, with_settings
+from dreamer_agent.bench.command import run_benchmark
+from dreamer_agent.bench.jobs import Job, check, jobs_of, pin
+from dreamer_agent.bench.launch import Run, launch, shares
+from dreamer_agent.config import save_config
+from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.interrupt import REQUEUE
+from tests.bench.runs import finish
+from tests.conftest import TEST_SIZE
+
+TASKS = tuple(Task(f"CartPole-v{number}", 1000, ("classic",)) for number in range(3))
+
+# A process that writes what a run does; one that is asked to end exits as ours do.
+WORKER = """
+import json, signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+folder, task, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+print("at work", flush=True)
+if task.endswith("v1"):
+    sys.exit("it broke")
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "metrics.jsonl").write_text('{"step": 500, "episode/return": 9.0, "episode/count": 1}\\n')
+began = time.time()
+time.sleep(seconds)
+score = dict(policy="sample", return_mean=9.0, return_std=0.0)
+(folder / "span.json").write_text(json.dumps([began, time.time()]))
+(folder / "provenance.json").write_text("{}")
+(folder / "evaluation.json").write_text(json.dumps({"env_steps": 1000, "updates": 1, "scores": [score, score]}))
+"""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Fake processes that take so many seconds, and a launcher that looks often."""
+    seconds = [0.5]
+
+    def command(run: Run) -> list[str]:
+        return [sys.executable, "-c", WORKER, str(run.job.folder), run.job.task.env, str(seconds[0])]
+
+    monkeypatch.setattr(module, "command", command)
+    monkeypatch.setattr(module, "POLL", 0.05)
+    return seconds
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def test_a_failure_stops_no_other_run(tmp_path: Path, quick: list[float]) -> None:
+    console = quiet()
+    runs = launch(jobs_of(Benchmark("b", TASKS, seeds=1), tmp_path), 2, console)
+    assert [run.state for run in runs] == ["done", "failed", "done"]
+    assert runs[0].score == 9.0 and runs[0].step == 500
+    assert "it broke (exit code 1" in runs[1].why
+    assert runs[1].job.log.read_text() == "at work\nit broke\n"
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "CartPole-v0 dreamer seed 0: running" in said and "CartPole-v1 dreamer seed 0: failed" in said
+
+
+def test_finished_runs_are_left_as_they_are(tmp_path: Path, quick: list[float]) -> None:
+    jobs = jobs_of(Benchmark("b", TASKS[:1], seeds=2), tmp_path)
+    finish(jobs[0], [3.0], 5.0)
+    before = (jobs[0].folder / "evaluation.json").stat().st_mtime_ns
+    runs = launch(jobs, 1, quiet())
+    assert [run.state for run in runs] == ["done", "done"]
+    assert runs[0].process is None and runs[1].process is not None and runs[0].score == 3.0
+    assert (jobs[0].folder / "evaluation.json").stat().st_mtime_ns == before
+
+
+def spans(jobs: list[Job]) -> list[list[float]]:
+    import json
+
+    return sorted(json.loads((job.folder / "span.json").read_text()) for job in jobs)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_so_many_at_a_time(tmp_path: Path, quick: list[float], at_once: int) -> None:
+    jobs = jobs_of(Benchmark("b", (TASKS[0], TASKS[2]), seeds=1), tmp_path)
+    quick[0] = 4.0 if at_once == 2 else 0.3
+    launch(jobs, at_once, quiet())
+    (_, first_end), (second_begin, _) = spans(jobs)
+    assert (second_begin < first_end) == (at_once == 2)
+
+
+def test_a_signal_saves_all_and_the_same_call_goes_on(tmp_path: Path, quick: list[float]) -> None:
+    jobs = jobs_of(Benchmark("b", (TASKS[0], TASKS[2]), seeds=1), tmp_path)
+    quick[0] = 60.0
+
+    def interrupt() -> None:
+        while not (jobs[0].folder / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    began = time.monotonic()
+    runs = launch(jobs, 1, quiet())
+    thread.join()
+    assert time.monotonic() - began < 50
+    assert [run.state for run in runs] == ["stopped", "stopped"]
+    assert runs[0].process is not None and runs[0].process.returncode == REQUEUE and runs[1].process is None
+    quick[0] = 0.1
+    assert [run.state for run in launch(jobs, 1, quiet())] == ["done", "done"]
+
+
+def test_another_run_in_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (job,) = jobs_of(Benchmark("b", (Task("CartPole-v1", 1000, ("classic",)),), seeds=1), tmp_path)
+    finish(job, [3.0], 5.0)
+    save_config(job.task.config(0, 20), job.folder / "config.yaml")
+    check(job)
+    other = Task("CartPole-v1", 1000, ("classic",), overrides={"replay": {"ratio": 8}})
+    changed = Job(other, job.method, job.seed, job.root, job.episodes)
+    with pytest.raises(RunDirectoryError, match=r"replay\.ratio=128"):
+        check(changed)
+    (run,) = launch([changed], 1, quiet())
+    assert run.state == "failed" and "replay.ratio=128" in run.why
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+def test_each_run_has_its_share_of_the_cores() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    assert shares(1) == [tuple(cores)]
+    apart = shares(len(cores))
+    assert sorted(core for share in apart for core in share) == cores
+    more = shares(2 * len(cores))
+    assert len(more) == 2 * len(cores) and all(len(share) == 1 for share in more)
+    pin([])
+    assert sorted(os.sched_getaffinity(0)) == cores
+
+
+def test_a_real_run_from_the_command_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [*TEST_SIZE, "replay.prefill=64", "replay.ratio=16", "env.num_envs=2"]
+    benchmark = with_settings(
+        load_benchmark(["CartPole-v1"], ["classic"]), steps=200, overrides=small, episodes=3
+    )
+    monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "CartPole-v1", "--out", str(tmp_path)])
+    assert run_benchmark(benchmark, tmp_path, seeds=[5]) == 0
+    assert (tmp_path / "CartPole-v1" / "dreamer-5" / "checkpoints").is_dir()
+    page = (tmp_path / "report.md").read_text()
+    assert "| CartPole-v1 | dreamer_agent | 200 | 1 |" in page
+    assert "`dreamer-agent bench CartPole-v1`" in page and str(tmp_path) not in page
+    assert str(tmp_path) not in (tmp_path / "report.json").read_text()

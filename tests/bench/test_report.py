@@ -1,0 +1,155 @@
+"""From folders of runs to the report: numbers, pages, gates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dreamer_agent.bench.benchmark import Benchmark, Task
+from dreamer_agent.bench.command import run_benchmark
+from dreamer_agent.bench.jobs import Job, jobs_of
+from dreamer_agent.bench.reference import FILE, published
+from dreamer_agent.bench.report import write_report
+from dreamer_agent.bench.results import collect, config_hash, gate, overlay
+from dreamer_agent.bench.text import interval, number, reached, short, spread
+from dreamer_agent.errors import ConfigError
+from tests.bench.runs import finish
+
+CUP = Task(
+    "dmc:ball_in_cup_catch", steps=60_000, preset=("dmc_proprio",), low=0, high=1000, gate=300,
+    suite="dmc_proprio", published="dmc_ball_in_cup_catch", drawn=("dreamerv3",),
+)  # fmt: skip
+POLE = Task("CartPole-v1", steps=1000, preset=("classic",), low=22, high=475, goal=475, gate=400)
+BENCHMARK = Benchmark("two", (POLE, CUP), "Two tasks", "How it was done.", seeds=2, episodes=4)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    out = jobs_of(BENCHMARK, tmp_path)
+    finish(out[0], [20, 100, 500, 500], 480, 490)
+    finish(out[1], [0, 200, 400, 600], 500)
+    finish(out[2], [20, 20, 20, 20], 30)
+    finish(out[3], [100, 300, 500, 700], 700)
+    return out
+
+
+def test_numbers_of_runs(jobs: list[Job]) -> None:
+    pole, cup = collect(BENCHMARK, jobs)["tasks"]
+    ours = pole["methods"]["dreamer"]
+    assert ours["score"] == [255, 30, 480]
+    first = ours["seeds"][0]
+    assert (first["score"], first["score_mode"], first["last"], first["env_steps"]) == (480, 490, 500, 1000)
+    assert first["steps_to_threshold"] == 1000  # 384.4 over the last two groups
+    assert ours["seeds"][1]["steps_to_threshold"] is None and ours["steps_to_threshold"] == (None, 1000, None)
+    assert first["minutes"] == pytest.approx(1000 / 50 / 60)
+    assert ours["normalised"] == pytest.approx([458 / 453, 8 / 453])
+    assert cup["frames_per_step"] == 2 and cup["methods"]["dreamer"]["normalised"] == [0.5, 0.7]
+
+
+def test_published_curves_stand_beside_ours_at_the_same_frames(jobs: list[Job]) -> None:
+    cup = collect(BENCHMARK, jobs)["tasks"][1]
+    rows = {one["method"]: one for one in cup["beside"]["published"]}
+    dreamer = rows["dreamerv3"]
+    assert dreamer["bins"] and dreamer["budget"] == 500_000 and dreamer["final"] == pytest.approx(960, abs=1)
+    # 60,000 steps are 120,000 frames: two tenths of 50,000. Ours were logged at 30, 60, 90 and 120 thousand.
+    assert [tenth["frames"] for tenth in dreamer["tenths"]] == [[0, 50_000], [50_000, 100_000]]
+    assert [tenth["ours"] for tenth in dreamer["tenths"]] == [[0, 100], [300, 400]]
+    assert dreamer["tenths"][1]["published"] == pytest.approx(740, abs=1)
+    points = rows["tdmpc2"]
+    assert not points["bins"] and points["tenths"][1]["frames"] == [75_000, 100_000]
+    assert points["tenths"][1]["ours"] == [400, 500]
+
+
+def test_unfinished_runs_are_named_and_left_out(jobs: list[Job]) -> None:
+    (jobs[3].folder / "evaluation.json").unlink()
+    short_of = json.loads((jobs[2].folder / "evaluation.json").read_text()) | {"env_steps": 999}
+    (jobs[2].folder / "evaluation.json").write_text(json.dumps(short_of))
+    content = collect(BENCHMARK, jobs)
+    assert content["missing"] == ["CartPole-v1 dreamer seed 1", "dmc:ball_in_cup_catch dreamer seed 1"]
+    assert [len(task["methods"]["dreamer"]["seeds"]) for task in content["tasks"]] == [1, 1]
+
+
+def test_curves_are_written_as_the_field_overlays_them(jobs: list[Job]) -> None:
+    first, second, *_ = overlay(jobs)
+    assert first == {
+        "task": "CartPole-v1", "method": "dreamer_agent", "seed": "0", "xs": [250, 500, 750, 1000],
+        "ys": [20, 100, 500, 500],
+    }  # fmt: skip
+    assert second["task"] == "dmc_ball_in_cup_catch" and second["xs"][-1] == 120_000
+
+
+def test_the_pages(jobs: list[Job], tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    content = write_report(BENCHMARK, jobs, folder, "dreamer-agent bench two")
+    assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(content))
+    page = (folder / "report.md").read_text()
+    assert "# Two tasks" in page and "How it was done." in page and "`dreamer-agent bench two`" in page
+    assert "| CartPole-v1 | dreamer_agent | 1,000 | 2 | 255.0 (30.0 to 480.0) |" in page
+    assert "| dmc:ball_in_cup_catch | dreamer_agent | 60,000 (120,000 frames) | 2 |" in page
+    assert "| method | seeds | 0 to 50K frames | 50K to 100K frames |" in page
+    assert "2 runs" not in page and "4 runs: cpu (cpu, 1 core for each)" in page and "`0123456789ab`" in page
+    whole = (folder / "report.html").read_text()
+    assert whole.count("data:image/png;base64,") == 2 and "<table>" in whole and 'src="curves.png"' not in whole
+
+
+def test_methods_side_by_side(tmp_path: Path) -> None:
+    benchmark = Benchmark("beside", (POLE,), methods=("dreamer", "ppo"), seeds=1)
+    ours, theirs = jobs_of(benchmark, tmp_path)
+    finish(ours, [500, 500, 500, 500], 500)
+    finish(theirs, [20, 20, 500, 500], 500)
+    write_report(benchmark, [ours, theirs], tmp_path / "report", "command")
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "| CartPole-v1 | 384.4 | 500 | 1,000 | 0.5 |" in page
+    finish(theirs, [20, 20, 20, 20], 20)
+    write_report(benchmark, [ours, theirs], tmp_path / "report", "command")
+    assert (
+        "| CartPole-v1 | 384.4 | 500 | never (0 of 1) | < 0.5 |"
+        in (tmp_path / "report" / "report.md").read_text()
+    )
+
+
+def test_the_gate(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gate(collect(BENCHMARK, jobs)) == [
+        ("CartPole-v1", 400, 255, False), ("dmc:ball_in_cup_catch", 300, 600, True),
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "two"])
+    run = dict(folder=tmp_path, only_report=True, gated=True)
+    assert run_benchmark(BENCHMARK, **run) == 1
+    assert run_benchmark(BENCHMARK.select(["dmc:ball_in_cup_catch"]), **run) == 0
+    assert run_benchmark(BENCHMARK, tmp_path, only_report=True) == 0
+    assert run_benchmark(BENCHMARK, tmp_path / "elsewhere", only_report=True, gated=True) == 1  # no run there
+    free = Benchmark("free", (Task("CartPole-v1", 1000, ("classic",)),))
+    with pytest.raises(ConfigError, match="has no gates"):
+        run_benchmark(free, **run)
+
+
+def test_the_hash_of_a_configuration_is_that_of_what_is_learned() -> None:
+    same = Task(POLE.env, POLE.steps, POLE.preset, note="another note", low=0, high=1)
+    assert config_hash(same) == config_hash(POLE)
+    assert config_hash(Task(POLE.env, POLE.steps, POLE.preset, size="1m")) != config_hash(POLE)
+    assert config_hash(Task(POLE.env, POLE.steps + 1, POLE.preset)) != config_hash(POLE)
+
+
+def test_the_reference_data() -> None:
+    (dreamer,) = [one for one in published(["atari100k"], "atari_pong") if one.method == "dreamerv3"]
+    assert dreamer.budget == 400_000 and len(dreamer.tenths()) == 10 and dreamer.license.startswith("MIT")
+    assert dreamer.tenths()[0][:2] == (0, 40_000)
+    text = FILE.read_text()
+    assert all(row.count(",") > 15 for row in text.splitlines())
+    (reward,) = [one for one in published(["crafter"], "crafter_reward") if one.method == "dreamerv3"]
+    assert reward.metric == "return" and reward.mean == 11.7 and reward.tenths() == []
+
+
+def test_numbers_as_text() -> None:
+    assert (
+        spread([3.0, 1.0, 2.0]) == "2 (1 to 3)" and spread([None]) == "-" and spread([1.0, 2.0]) == "1.5 (1 to 2)"
+    )
+    assert number(1234.5) == "1,234" and number(12.34) == "12.3" and number(0.1234) == "0.123"
+    assert short(1_500_000) == "1.5M" and short(50_000) == "50K" and short(10) == "10"
+    assert interval(0.5, None, None) == "0.50" and interval(0.5, 0.25, 0.75) == "0.50 (0.25 to 0.75)"
+    task = {"threshold": 1}
+    assert reached(task, [10, None, 30]) == "30 (10 to never; 2 of 3)"
+    assert reached(task, [10, None]) == "> budget (10 to never; 1 of 2)"
+    assert reached(task, [10.0]) == "10" and reached({"threshold": None}, [1]) == "-"
