@@ -1,18 +1,24 @@
 # make train: set everything up, train CartPole for real, show what it learned.
 # make test:  set everything up, lint, check types, run the tests.
+# make gate:  train an agent for some minutes; fail where it has learned too little.
 
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: train test lint install clean
+.PHONY: train test gate lint install clean
 
 train: $(VENV)/.installed
 	$(BIN)/dreamer-agent train CartPole-v1 --preset classic --run runs/cartpole
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+# Fails where an agent that was trained for some minutes scores too low.
+gate: $(VENV)/.installed
+	rm -rf runs/gate
+	$(BIN)/dreamer-agent bench gate --gate --jobs 2 --out runs/gate
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.config import Config, load_config, merge, parse_override, presets_folder, read_yaml, validate
+from dreamer_agent.config import (
+    Config,
+    EnvConfig,
+    load_config,
+    merge,
+    parse_override,
+    presets_folder,
+    read_yaml,
+    validate,
+)
 from dreamer_agent.errors import ConfigError
 
 OURS = "dreamer"
@@ -36,7 +45,8 @@ class Task:
     drawn: tuple[str, ...] = ()  # published methods whose curves are drawn; empty: all
     note: str = ""
     methods: tuple[str, ...] = ()  # those that can be trained here; empty: all
-    budgets: Mapping[str, int] = field(default_factory=dict)  # env steps of other methods than ours
+    budgets: Mapping[str, int] = field(default_factory=dict)  # env steps of other methods, as ours unless given
+    repeats: Mapping[str, int] = field(default_factory=dict)  # and their action repeat
 
     @property
     def threshold(self) -> float | None:
@@ -62,9 +72,14 @@ class Task:
         fixed = {"env": {"id": self.env}, "seed": seed, "train": {"steps": self.steps, "eval_episodes": episodes}}
         return validate(merge(config, fixed))
 
-    def frames_per_step(self) -> int:
-        """Frames of the simulator for each env step."""
-        return self.frames * self.config(0, 1).env.action_repeat
+    def env_config(self, method: str) -> EnvConfig:
+        """The environments that a method is trained in."""
+        env = self.config(0, 1).env
+        return dataclasses.replace(env, action_repeat=int(self.repeats.get(method, env.action_repeat)))
+
+    def frames_per_step(self, method: str = OURS) -> int:
+        """Frames of the simulator for each env step of a method."""
+        return self.frames * self.env_config(method).action_repeat
 
     def steps_of(self, method: str) -> int:
         """Its budget for a method, env steps."""

@@ -80,15 +80,15 @@ def work(job: Job) -> None:
     """Train and score; goes on where an earlier process stopped."""
     from dreamer_agent import api
 
-    config = job.task.config(job.seed, job.episodes)
     if job.method == OURS:
-        api.train(config, job.folder)
+        api.train(job.task.config(job.seed, job.episodes), job.folder)
         return
     try:
         from dreamer_agent.bench.baselines import train_baseline
     except ImportError as error:
         raise MissingExtraError(f"The method {job.method} is not there ({error}).") from error
-    train_baseline(job.method, config.env, job.steps, job.seed, job.folder, job.episodes)
+    env = job.task.env_config(job.method)
+    train_baseline(job.method, env, job.steps, job.seed, job.folder, job.episodes)
 
 
 def check(job: Job) -> None:

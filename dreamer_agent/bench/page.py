@@ -44,9 +44,10 @@ def _about(content: dict[str, Any]) -> str:
         f"**Score**: mean return of the final parameters over {content['episodes']} fresh episodes with sampled "
         "actions, from seeds that training never saw; never the best on the way. **Last 5%**: mean return of "
         "the training episodes that ended in the last 5% of the budget. **Env steps** are steps of the agent "
-        "(after action repeat, without resets), **frames** those of the simulator. **Reached**: the first "
-        f"logged env step at which the mean return of the last {EPISODES} training episodes is at least "
-        f"{REACHED:.0%} of the way from the return of a random policy to the upper end of the task's scale. "
+        "(after action repeat, without resets), **frames** those of the simulator. **Frames to "
+        f"{REACHED:.0%}**: those after which the mean return of the last {EPISODES} training episodes was first "
+        f"logged as at least {REACHED:.0%} of the way from the lower end of the task's scale (a random policy's "
+        "return) to the upper one. "
         "Several seeds are given as median (least to most). **Minutes** are those of training, without start-up, "
         "compilation and evaluations."
     )
@@ -58,16 +59,16 @@ def _scores(content: dict[str, Any]) -> str:
         for method, one in task["methods"].items():
             seeds = one["seeds"]
             rows.append([
-                task["env"], LABELS.get(method, method), _budget(one["steps"], task["frames_per_step"]),
+                task["env"], LABELS.get(method, method), _budget(one["steps"], one["frames_per_step"]),
                 str(len(seeds)), spread([seed["score"] for seed in seeds]),
                 spread([seed["score_mode"] for seed in seeds]),
                 spread([seed["last"] for seed in seeds]), _goal(task),
-                reached(task, [seed["steps_to_threshold"] for seed in seeds]),
+                reached(task, [seed["frames_to_threshold"] for seed in seeds]),
                 spread([seed["minutes"] for seed in seeds]),
             ])  # fmt: skip
     return table(
         ["task", "method", "env steps", "seeds", "score", "score, likeliest action", "last 5%", "goal",
-         f"reached {REACHED:.0%} at", "minutes"], rows,
+         f"frames to {REACHED:.0%}", "minutes"], rows,
     )  # fmt: skip
 
 
@@ -81,13 +82,13 @@ def _efficiency(content: dict[str, Any]) -> list[str]:
         cells = []
         for name in methods:
             one = task["methods"].get(name)
-            cells.append(reached(task, [seed["steps_to_threshold"] for seed in one["seeds"]]) if one else "-")
+            cells.append(reached(task, [seed["frames_to_threshold"] for seed in one["seeds"]]) if one else "-")
         others = [_ratio(task, name) for name in methods if name != OURS]
         rows.append([task["env"], number(task["threshold"]), *cells, *others])
     names = [LABELS.get(name, name) for name in methods]
     ratios = [f"ours / {name}" for name in methods if name != OURS]
     text = (
-        f"Env steps until {REACHED:.0%} of the way from a random policy to the goal. The ratio is that of the "
+        f"Frames until {REACHED:.0%} of the way from a random policy to the goal. The ratio is that of the "
         "medians; where one of the two does not get there within its budget, it has a bound only."
     )
     return ["## Sample efficiency", text, table(["task", "return", *names, *ratios], rows)]
@@ -97,10 +98,15 @@ def _ratio(task: dict[str, Any], name: str) -> str:
     ours, other = (task["methods"].get(key) for key in (OURS, name))
     if not ours or not other or task["threshold"] is None:
         return "-"
-    mine, theirs = ours["steps_to_threshold"][0], other["steps_to_threshold"][0]
+    mine, theirs = ours["frames_to_threshold"][0], other["frames_to_threshold"][0]
     if mine is None:
-        return "-" if theirs is None else f"> {ours['steps'] / theirs:.2g}"
-    return f"< {mine / other['steps']:.2g}" if theirs is None else f"{mine / theirs:.2g}"
+        return "-" if theirs is None else f"> {_frames(ours) / theirs:.2g}"
+    return f"< {mine / _frames(other):.2g}" if theirs is None else f"{mine / theirs:.2g}"
+
+
+def _frames(method: dict[str, Any]) -> int:
+    """The budget of a method."""
+    return method["steps"] * method["frames_per_step"]
 
 
 _BESIDE = (

@@ -74,7 +74,7 @@ def _draw(content: dict[str, Any], curves: Sequence[dict[str, Any]], folder: Pat
             for one in beside["published"]
             if one["curve"] and one["method"] in beside["drawn"]
         }
-        budgets = [one["steps"] for one in task["methods"].values()]
+        budgets = [one["steps"] * one["frames_per_step"] for one in task["methods"].values()]
         lines = {"goal": task["goal"]} if task["goal"] is not None else {}
         unit = "frames" if task["frames_per_step"] > 1 else "env steps"
         panels.append(Panel(task["env"], groups, published, lines, unit, max(budgets) > 4 * min(budgets)))

@@ -65,7 +65,7 @@ def overlay(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     out = []
     for one in filter(None, map(_finished, jobs)):
         task = one.job.task
-        xs = one.episodes.steps * task.frames_per_step()
+        xs = one.episodes.steps * task.frames_per_step(one.job.method)
         method = "dreamer_agent" if one.job.method == OURS else one.job.method
         out.append({
             "task": task.overlay, "method": method, "seed": str(one.job.seed),
@@ -89,7 +89,6 @@ def _finished(job: Job) -> Finished | None:
     rows = read_metrics(job.folder)
     episodes = episodes_of(rows)
     sampled, mode = evaluation["scores"]
-    threshold = job.task.threshold
     content = {
         "seed": job.seed,
         "env_steps": evaluation["env_steps"],
@@ -98,13 +97,18 @@ def _finished(job: Job) -> Finished | None:
         "score_std": sampled["return_std"],
         "score_mode": mode["return_mean"],
         "last": mean_between(episodes, (1 - LAST) * job.steps, np.inf),
-        "steps_to_threshold": None if threshold is None else steps_to(episodes, threshold),
-        "steps_to_goal": None if job.task.goal is None else steps_to(episodes, job.task.goal),
+        "frames_to_threshold": _frames(job, episodes, job.task.threshold),
+        "frames_to_goal": _frames(job, episodes, job.task.goal),
         "minutes": _minutes(rows),
         "numbers": sampled.get("numbers", {}),
         "provenance": json.loads((job.folder / "provenance.json").read_text()),
     }
     return Finished(job, episodes, content)
+
+
+def _frames(job: Job, episodes: Episodes, level: float | None) -> float | None:
+    steps = None if level is None else steps_to(episodes, level)
+    return None if steps is None else steps * job.task.frames_per_step(job.method)
 
 
 def _minutes(rows: Sequence[dict[str, Any]]) -> float:
@@ -150,14 +154,13 @@ def _task(task: Task, finished: Sequence[Finished]) -> dict[str, Any]:
 def _method(task: Task, runs: Sequence[Finished]) -> dict[str, Any]:
     seeds = [one.content for one in sorted(runs, key=lambda one: one.job.seed)]
     scores = np.array([one["score"] for one in seeds])
-    reached = (
-        median_of_steps([one["steps_to_threshold"] for one in seeds]) if task.threshold is not None else None
-    )
+    reached = median_of_steps([one["frames_to_threshold"] for one in seeds])
     return {
         "steps": runs[0].job.steps,
+        "frames_per_step": task.frames_per_step(runs[0].job.method),
         "seeds": seeds,
         "score": [float(np.median(scores)), float(scores.min()), float(scores.max())],
-        "steps_to_threshold": reached,
+        "frames_to_threshold": reached,
         "normalised": None if task.threshold is None else [_normalised(task, score) for score in scores],
     }
 

@@ -41,8 +41,8 @@ def test_numbers_of_runs(jobs: list[Job]) -> None:
     assert ours["score"] == [255, 30, 480]
     first = ours["seeds"][0]
     assert (first["score"], first["score_mode"], first["last"], first["env_steps"]) == (480, 490, 500, 1000)
-    assert first["steps_to_threshold"] == 1000  # 384.4 over the last two groups
-    assert ours["seeds"][1]["steps_to_threshold"] is None and ours["steps_to_threshold"] == (None, 1000, None)
+    assert first["frames_to_threshold"] == 1000  # 384.4 over the last two groups
+    assert ours["seeds"][1]["frames_to_threshold"] is None and ours["frames_to_threshold"] == (None, 1000, None)
     assert first["minutes"] == pytest.approx(1000 / 50 / 60)
     assert ours["normalised"] == pytest.approx([458 / 453, 8 / 453])
     assert cup["frames_per_step"] == 2 and cup["methods"]["dreamer"]["normalised"] == [0.5, 0.7]
