@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamer_agent.bench.baseline_settings import METHODS as BASELINES
 from dreamer_agent.config import (
     Config,
     EnvConfig,
@@ -22,7 +23,7 @@ from dreamer_agent.config import (
 from dreamer_agent.errors import ConfigError
 
 OURS = "dreamer"
-METHODS = (OURS, "ppo", "sac", "random")
+METHODS = (OURS, *BASELINES)
 REACHED = 0.8  # share of the way from `low` to `high` that counts as reached
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_agent.bench.benchmark import OURS, Benchmark, Task
-from dreamer_agent.errors import DreamerError, MissingExtraError
+from dreamer_agent.errors import DreamerError
 
 DONE = "evaluation.json"
 
@@ -83,10 +83,8 @@ def work(job: Job) -> None:
     if job.method == OURS:
         api.train(job.task.config(job.seed, job.episodes), job.folder)
         return
-    try:
-        from dreamer_agent.bench.baselines import train_baseline
-    except ImportError as error:
-        raise MissingExtraError(f"The method {job.method} is not there ({error}).") from error
+    from dreamer_agent.bench.baselines import train_baseline
+
     env = job.task.env_config(job.method)
     train_baseline(job.method, env, job.steps, job.seed, job.folder, job.episodes)
 

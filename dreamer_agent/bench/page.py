@@ -22,7 +22,9 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
     if "curves.png" in figures:
         parts.append("![Learning curves](curves.png)")
     parts += ["## Scores", _scores(content)]
-    parts += [f"- **{task['env']}**: {task['note']}" for task in content["tasks"] if task["note"]]
+    notes = [f"- **{task['env']}**: {task['note']}" for task in content["tasks"] if task["note"]]
+    parts += ["\n".join(notes)] if notes else []
+    parts += _numbers(content)
     if any(len(task["methods"]) > 1 for task in content["tasks"]):
         parts += _efficiency(content)
     besides = [task for task in content["tasks"] if task["beside"]]
@@ -70,6 +72,23 @@ def _scores(content: dict[str, Any]) -> str:
         ["task", "method", "env steps", "seeds", "score", "score, likeliest action", "last 5%", "goal",
          f"frames to {REACHED:.0%}", "minutes"], rows,
     )  # fmt: skip
+
+
+def _numbers(content: dict[str, Any]) -> list[str]:
+    """What environments report beside returns, such as success."""
+    rows = []
+    for task in content["tasks"]:
+        for method, one in task["methods"].items():
+            names = dict.fromkeys(name for seed in one["seeds"] for name in seed["numbers"])
+            for name in names:
+                values = [seed["numbers"].get(name) for seed in one["seeds"]]
+                rows.append([task["env"], LABELS.get(method, method), name, spread(values)])
+    if not rows:
+        return []
+    return [
+        "What the environments report of the evaluation's episodes:",
+        table(["task", "method", "what", "mean"], rows),
+    ]
 
 
 def _efficiency(content: dict[str, Any]) -> list[str]:

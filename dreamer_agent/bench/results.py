@@ -100,7 +100,7 @@ def _finished(job: Job) -> Finished | None:
         "frames_to_threshold": _frames(job, episodes, job.task.threshold),
         "frames_to_goal": _frames(job, episodes, job.task.goal),
         "minutes": _minutes(rows),
-        "numbers": sampled.get("numbers", {}),
+        "numbers": _reported(job, rows, sampled.get("numbers", {})),
         "provenance": json.loads((job.folder / "provenance.json").read_text()),
     }
     return Finished(job, episodes, content)
@@ -109,6 +109,15 @@ def _finished(job: Job) -> Finished | None:
 def _frames(job: Job, episodes: Episodes, level: float | None) -> float | None:
     steps = None if level is None else steps_to(episodes, level)
     return None if steps is None else steps * job.task.frames_per_step(job.method)
+
+
+def _reported(job: Job, rows: Sequence[dict[str, Any]], numbers: dict[str, float]) -> dict[str, float]:
+    """What the environments reported of the evaluation's episodes; for Crafter its score over training, too."""
+    if not job.task.env.startswith("crafter:") or not numbers:
+        return numbers
+    from dreamer_agent.envs.suites.crafter import score_of_run
+
+    return {"Crafter score over training, %": score_of_run(rows), **numbers}
 
 
 def _minutes(rows: Sequence[dict[str, Any]]) -> float:
