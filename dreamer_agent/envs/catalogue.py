@@ -74,17 +74,6 @@ def _gymnasium(group: str) -> list[str]:
     return sorted(found.values())
 
 
-def _minigrid() -> list[str]:
-    """The ids that minigrid registers."""
-    import gymnasium as gym
-
-    from dreamer_agent.envs.suites.libraries import library
-
-    library("minigrid")
-    ids = (id for id, spec in gym.registry.items() if str(spec.entry_point).startswith("minigrid.envs"))
-    return sorted(ids)
-
-
 def _craftax() -> list[str]:
     from dreamer_agent.envs.suites.craftax import NAMES
 
@@ -99,7 +88,7 @@ LIBRARIES = {
     "crafter": Library(("crafter",), "crafter", _ours("crafter")),
     "dmc": Library(("dm_control", "mujoco"), "dmc", _ours("dmc")),
     "gymnax": Library(("gymnax",), "gymnax", _from("gymnax", "gymnax", "registered_envs")),
-    "minigrid": Library(("minigrid",), "minigrid", _minigrid),
+    "minigrid": Library(("minigrid",), "minigrid", _ours("minigrid")),
     "navix": Library(("navix",), "navix", _from("navix", "navix", "registry")),
     "toy": Library((), "", lambda: ["catch"]),
     "xminigrid": Library(("xminigrid",), "xminigrid", _from("xminigrid", "xminigrid", "registered_environments")),

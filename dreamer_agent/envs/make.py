@@ -15,7 +15,7 @@ from typing import Any
 from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
 from dreamer_agent.envs.suites.libraries import build
-from dreamer_agent.errors import ConfigError, MissingExtraError, missing_extra
+from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.registry import Registry
 
 SuiteFactory = Callable[[str, EnvConfig, int], VectorEnv]
@@ -148,26 +148,8 @@ def _xminigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
 
 @register_suite("minigrid")
 def _minigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
-    """MiniGrid from pixels: the agent's 7x7 view, `tile_size` pixels a cell (4 unless given)."""
-    from dreamer_agent.envs.gymnasium_adapter import make_configured
-
-    return make_configured([partial(_minigrid_env, task, config.kwargs)] * count, config)
-
-
-def _minigrid_env(task: str, given: Mapping[str, Any]) -> Any:
-    import gymnasium as gym
-
-    try:
-        from minigrid.wrappers import ImgObsWrapper, RGBImgPartialObsWrapper
-    except ImportError as error:
-        raise missing_extra("minigrid", "minigrid") from error
-    kwargs = dict(given)
-    tile_size = kwargs.pop("tile_size", 4)
-    try:
-        env = gym.make(task, **kwargs)
-    except gym.error.Error as error:
-        raise ConfigError(f"MiniGrid has no environment '{task}': {error}") from error
-    return ImgObsWrapper(RGBImgPartialObsWrapper(env, tile_size=tile_size))
+    """MiniGrid and BabyAI, the agent's 7x7 view: pixels, or `view: symbols`."""
+    return _hosted("minigrid", "make_task", task, config, count)
 
 
 @register_suite("dmc")
