@@ -176,6 +176,12 @@ def _bsuite(task: str, config: EnvConfig, count: int) -> VectorEnv:
     return _hosted("bsuite", "BsuiteEnv", task, config, count)
 
 
+@register_suite("memory_maze")
+def _memory_maze(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Memory Maze from pixels: 9x9, 11x11, 13x13, 15x15."""
+    return _hosted("memory_maze", "MemoryMazeEnv", task, config, count)
+
+
 def _hosted(module: str, name: str, task: str, config: EnvConfig, count: int) -> VectorEnv:
     """`count` environments of the gymnasium class `name` of our own adapter `module`."""
     from dreamer_agent.envs.gymnasium_adapter import make_configured

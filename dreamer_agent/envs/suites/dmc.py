@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
-import os
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +10,12 @@ import numpy as np
 
 from dreamer_agent.envs.simulators import get_mujoco, set_mujoco
 from dreamer_agent.envs.suites.dm_env import DmEnv
-from dreamer_agent.envs.suites.libraries import library, refuse_unknown
+from dreamer_agent.envs.suites.drawing import cannot_draw, drawing_library
+from dreamer_agent.envs.suites.libraries import refuse_unknown
 from dreamer_agent.errors import ConfigError, MissingExtraError
 
 CAMERAS = {"quadruped": 2}  # which show the body; 0 of the others does
 QUALITIES: dict[str, dict[str, bool] | None] = {"full": None, "fast": {"shadow": False, "reflection": False}}
-BACKENDS = {"egl": "EGL", "osmesa": "OSMesa"}  # values of MUJOCO_GL and the libraries that they load
 NO_NUMBERS = ("bvh_", "mesh_", "name", "skin_", "tex_")  # arrays of a model that no task changes, mostly large
 
 
@@ -71,11 +68,7 @@ class ControlEnv(DmEnv):
         except ValueError as error:
             raise ConfigError(f"env.kwargs.camera is {self.camera!r}: {error}") from error
         except Exception as error:
-            raise MissingExtraError(
-                "Pixels of MuJoCo need a library for drawing: on Debian or Ubuntu `apt install libegl1 "
-                "libegl-mesa0` (or libosmesa6, and set MUJOCO_GL=osmesa), then start again "
-                f"(MUJOCO_GL={os.environ.get('MUJOCO_GL')}, {type(error).__name__}: {error})."
-            ) from error
+            raise cannot_draw(error) from error
 
     def get_state(self) -> dict[str, Any]:
         """The physics, what an episode changed in the model (targets, for example), and the task's chance."""
@@ -119,19 +112,8 @@ def _load(suite: Any, domain: str, task: str, random: int, **kwargs: Any) -> Any
 
 
 def _suite() -> Any:
-    """The module `dm_control.suite`, set to draw without a screen where nothing else was asked for."""
-    if sys.platform == "linux":
-        found = [name for name, lib in BACKENDS.items() if ctypes.util.find_library(lib)]
-        os.environ.setdefault("MUJOCO_GL", (found or ["disabled"])[0])
-    try:
-        return library("dmc", "dm_control.suite", "dm-control")
-    except MissingExtraError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        raise ConfigError(
-            f"dm_control cannot draw with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error.__cause__}): set it to "
-            "egl, osmesa or glfw, or to disabled where no pixels are needed."
-        ) from error
+    """The module `dm_control.suite`."""
+    return drawing_library("dmc", "dm_control.suite", "dm-control")
 
 
 def _arrays(model: Any) -> dict[str, np.ndarray]:
