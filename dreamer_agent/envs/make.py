@@ -182,6 +182,12 @@ def _memory_maze(task: str, config: EnvConfig, count: int) -> VectorEnv:
     return _hosted("memory_maze", "MemoryMazeEnv", task, config, count)
 
 
+@register_suite("procgen")
+def _procgen(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Procgen by envpool, such as coinrun; `mode` and `levels` choose the levels."""
+    return _hosted("procgen", "ProcgenEnv", task, config, count)
+
+
 def _hosted(module: str, name: str, task: str, config: EnvConfig, count: int) -> VectorEnv:
     """`count` environments of the gymnasium class `name` of our own adapter `module`."""
     from dreamer_agent.envs.gymnasium_adapter import make_configured
