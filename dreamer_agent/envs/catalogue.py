@@ -91,6 +91,7 @@ LIBRARIES = {
     "memory_maze": Library(("memory_maze", "dm_control", "mujoco"), "memory_maze", _ours("memory_maze")),
     "minigrid": Library(("minigrid",), "minigrid", _ours("minigrid")),
     "navix": Library(("navix",), "navix", _from("navix", "navix", "registry")),
+    "playground": Library(("mujoco_playground",), "playground", _ours("playground")),
     "procgen": Library(("envpool",), "procgen", _ours("procgen")),
     "toy": Library((), "", lambda: ["catch"]),
     "xminigrid": Library(("xminigrid",), "xminigrid", _from("xminigrid", "xminigrid", "registered_environments")),

@@ -146,6 +146,14 @@ def _xminigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
     return make_jax(XMinigridEnv(task, **config.kwargs), config, count)
 
 
+@register_suite("playground")
+def _playground(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Physics of MuJoCo Playground, such as CartpoleBalance."""
+    from dreamer_agent.envs.suites.playground import PlaygroundEnv
+
+    return make_jax(PlaygroundEnv(task, **config.kwargs), config, count)
+
+
 @register_suite("minigrid")
 def _minigrid(task: str, config: EnvConfig, count: int) -> VectorEnv:
     """MiniGrid and BabyAI, the agent's 7x7 view: pixels, or `view: symbols`."""
