@@ -14,9 +14,21 @@ LABELS = {OURS: "dreamer_agent"}
 FIGURES = ("curves.png", "profile.png")
 
 
+_ABOUT = (
+    "**Score**: mean return of the final parameters over fresh episodes with sampled actions (how many is said for "
+    "each run), from seeds that training never saw; never the best on the way. **Last 5%**: mean return of the "
+    "training episodes that ended in the last 5% of the budget. **Env steps** are steps of the agent (after action "
+    f"repeat, without resets), **frames** those of the simulator. **Frames to {REACHED:.0%}**: those after which "
+    f"the mean return of the last {EPISODES} training episodes was first logged as at least {REACHED:.0%} of the "
+    "way from the lower end of the task's scale (a random policy's return) to the upper one. Several seeds are "
+    "given as median (least to most). **Minutes** are those of training, without start-up, compilation and "
+    "evaluations."
+)
+
+
 def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
     """The page, from what `collect` gave."""
-    parts = [f"# {content['title']}", content["protocol"], _about(content)]
+    parts = [f"# {content['title']}", content["protocol"], _ABOUT]
     if content["missing"]:
         parts.append(f"**Not finished, and left out: {'; '.join(content['missing'])}.**")
     if "curves.png" in figures:
@@ -39,20 +51,6 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
         f"Written by `{content['command']}`; all numbers are in `report.json`, the curves in `curves.json`."
     )
     return "\n\n".join(parts) + "\n"
-
-
-def _about(content: dict[str, Any]) -> str:
-    return (
-        f"**Score**: mean return of the final parameters over {content['episodes']} fresh episodes with sampled "
-        "actions, from seeds that training never saw; never the best on the way. **Last 5%**: mean return of "
-        "the training episodes that ended in the last 5% of the budget. **Env steps** are steps of the agent "
-        "(after action repeat, without resets), **frames** those of the simulator. **Frames to "
-        f"{REACHED:.0%}**: those after which the mean return of the last {EPISODES} training episodes was first "
-        f"logged as at least {REACHED:.0%} of the way from the lower end of the task's scale (a random policy's "
-        "return) to the upper one. "
-        "Several seeds are given as median (least to most). **Minutes** are those of training, without start-up, "
-        "compilation and evaluations."
-    )
 
 
 def _scores(content: dict[str, Any]) -> str:
@@ -188,14 +186,15 @@ def _runs(content: dict[str, Any]) -> str:
         for method, one in task["methods"].items():
             for seed in one["seeds"]:
                 ours = method == OURS
+                score = f"{number(seed['score'])} ± {number(seed['score_std'])} ({seed['episodes']})"
                 rows.append([
                     task["env"], LABELS.get(method, method), str(seed["seed"]), f"{seed['env_steps']:,}",
-                    f"{seed['updates']:,}", f"{number(seed['score'])} ± {number(seed['score_std'])}",
+                    f"{seed['updates']:,}", score,
                     f"{seed['minutes']:.1f}", f"`{settings}`" if ours else "see its settings.json",
                     f"`{task['config_hash']}`" if ours else "-", f"`{seed['provenance']['commit']}`",
                 ])  # fmt: skip
     return table(
-        ["task", "method", "seed", "env steps", "updates", "score ± sd over episodes", "minutes", "preset",
+        ["task", "method", "seed", "env steps", "updates", "score ± sd (episodes)", "minutes", "preset",
          "configuration", "commit"], rows,
     )  # fmt: skip
 
