@@ -18,11 +18,11 @@ _ABOUT = (
     "**Score**: mean return of the final parameters over fresh episodes with sampled actions (how many is said "
     "for each run), from seeds that training never saw; never the best on the way. **Last 5%**: mean return of "
     "the training episodes that ended in the last 5% of the budget. **Env steps** are steps of the agent (after "
-    f"action repeat, without resets), **frames** those of the simulator. **Frames to {REACHED:.0%}**: those after "
-    f"which the mean return of the last {EPISODES} training episodes was first logged as at least {REACHED:.0%} "
-    "of the way from the lower end of the task's scale (a random policy's return) to the upper one. Several "
-    "seeds are given as median (least to most). **Minutes** are those of training, without start-up, compilation "
-    "and evaluations."
+    f"action repeat, without resets), **frames** those of the simulator. **Frames to {REACHED:.0%}**: those "
+    f"after which the mean return of the last {EPISODES} training episodes was first logged as at least "
+    f"{REACHED:.0%} of the way from the lower end of the task's scale (a random policy's return) to the upper "
+    "one. Several seeds are given as median (least to most). **Minutes** are those of training, without "
+    "start-up, compilation and evaluations."
 )
 
 
