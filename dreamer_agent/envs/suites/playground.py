@@ -11,9 +11,7 @@ from dreamer_agent.envs.suites.libraries import build, library, refuse_unknown
 from dreamer_agent.envs.suites.parts import settled
 from dreamer_agent.specs import ArraySpec
 
-SEEN = (
-    "state"  # of tasks with several observations: what a robot senses; the others are for critics in simulation
-)
+SEEN = "state"  # of several observations what a robot senses; the others are for critics in simulation
 
 
 class PlaygroundEnv:
