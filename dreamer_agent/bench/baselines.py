@@ -82,6 +82,11 @@ def train_baseline(method: str, env: EnvConfig, steps: int, seed: int, folder: P
     write_text(folder / RESULT, json.dumps(content, indent=2) + "\n")
 
 
+def is_finished(method: str, env: EnvConfig, steps: int, seed: int, folder: Path, episodes: int = 20) -> bool:
+    """Whether `folder` holds this very run, whole; `RunDirectoryError` where it holds something else."""
+    return _finished(folder, _asked(method, env, steps, seed, episodes, settings_of(method, env.id)))
+
+
 def _train(method: str, vector: Any, settings: Settings, steps: int, seed: int, folder: Path) -> Trained:
     """Train by stable-baselines3."""
     import stable_baselines3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dreamer_agent.bench.baseline_settings import METHODS as BASELINES
 from dreamer_agent.config import (
     Config,
     EnvConfig,
+    flatten,
     load_config,
     merge,
     parse_override,
@@ -23,7 +25,12 @@ from dreamer_agent.config import (
 from dreamer_agent.errors import ConfigError
 
 OURS = "dreamer"
+LABELS = {OURS: "dreamer_agent"}
 METHODS = (OURS, *BASELINES)
+FIXED = {  # what a benchmark decides, and how that is changed
+    "train.steps": "--steps", "train.eval_episodes": "--episodes", "seed": "--seeds and --first-seed",
+    "env.id": "another task",
+}  # fmt: skip
 REACHED = 0.8  # share of the way from `low` to `high` that counts as reached
 
 
@@ -134,12 +141,20 @@ def load_benchmark(names: Sequence[str], preset: Sequence[str] = ()) -> Benchmar
             return with_settings(benchmark, preset=preset)
         return benchmark
     for name in names:
+        close = [] if ":" in name else difflib.get_close_matches(name, benchmark_names(), n=1, cutoff=0.8)
+        if close:
+            raise ConfigError(
+                f"Is '{name}' the benchmark '{close[0]}'? Give one benchmark, or ids of environments."
+            )
         if not re.search(r"[:\d]", name):  # ids have a version, tasks of a suite a colon
             raise ConfigError(
                 f"There is no benchmark '{name}': choose from {', '.join(benchmark_names())}, or give a YAML "
                 "file, or ids of environments."
             )
+    if not names:
+        raise ConfigError(f"Name a benchmark ({', '.join(benchmark_names())}), a YAML file or environments.")
     config = load_config(list(preset))
+    names = list(dict.fromkeys(names))
     tasks = tuple(Task(env=name, steps=config.train.steps, preset=tuple(preset)) for name in names)
     return Benchmark(
         "tasks", tasks, title=", ".join(names), protocol=f"The preset {', '.join(preset) or 'default'}."
@@ -154,6 +169,9 @@ def with_settings(
     given: dict[str, Any] = {}
     for text in overrides:
         given = _joined(given, parse_override(text))
+    for key, option in FIXED.items():
+        if key in flatten(given):
+            raise ConfigError(f"{key} of a benchmark is not set as a value: use {option}.")
     tasks = []
     for task in benchmark.tasks:
         new: dict[str, Any] = {"overrides": _joined(task.overrides, given)} if given else {}
@@ -190,6 +208,9 @@ def _task(path: Path, env: str, values: dict[str, Any]) -> Task:
     for key in ("low", "high", "goal", "gate"):
         if values.get(key) is not None:
             values[key] = float(values[key])
+    low, high = values.get("low"), values.get("high")
+    if (low is None) != (high is None) or (low is not None and high is not None and not low < high):
+        raise ConfigError(f"{path}: the scale of {env} is low={low}, high={high}; give both, low below high.")
     if "steps" not in values:
         values["steps"] = load_config(values.get("preset", ())).train.steps
     return Task(env=env, **values)

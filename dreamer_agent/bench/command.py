@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,12 +12,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dreamer_agent.bench.benchmark import Benchmark, check_methods
+from dreamer_agent.bench.benchmark import OURS, Benchmark, check_methods
 from dreamer_agent.bench.jobs import jobs_of
 from dreamer_agent.bench.launch import launch
 from dreamer_agent.bench.report import write_report
 from dreamer_agent.bench.results import gate
-from dreamer_agent.errors import ConfigError
+from dreamer_agent.errors import ConfigError, missing_extra
 from dreamer_agent.interrupt import REQUEUE
 
 
@@ -28,14 +30,19 @@ def run_benchmark(
     Without a folder of its own the report lies in `folder`. Gives an exit code: 0; 1 where a run failed or a gate
     was not passed (`gated`); 75 where a signal has ended it, and the same call goes on.
     """
-    check_methods(benchmark.methods)
+    check_benchmark(benchmark, gated)
     console = Console(highlight=False, soft_wrap=True)
     jobs = jobs_of(benchmark, folder, seeds)
     if not jobs:
         raise ConfigError("No task of the benchmark can be trained by these methods: choose others.")
     code = 0
     if not only_report:
-        runs = launch(jobs, at_once, console)
+        if set(benchmark.methods) != {OURS} and importlib.util.find_spec("stable_baselines3") is None:
+            raise missing_extra("stable-baselines3", "sb3")
+        try:
+            runs = launch(jobs, at_once, console)
+        except KeyboardInterrupt:  # the second one
+            return REQUEUE
         for run in runs:
             if run.state == "failed":
                 console.print(f"failed: {run.job.task.env}, {run.job.method}, seed {run.job.seed}: {run.why}")
@@ -52,11 +59,18 @@ def run_benchmark(
     return code
 
 
+def check_benchmark(benchmark: Benchmark, gated: bool = False) -> None:
+    """Raise a `DreamerError` for what would fail hours later: settings, methods, packages, gates."""
+    check_methods(benchmark.methods)
+    if gated and all(task.gate is None for task in benchmark.tasks):
+        raise ConfigError(f"The benchmark '{benchmark.name}' has no gates: give its tasks a `gate`.")
+    for task in benchmark.tasks:
+        task.config(0, benchmark.episodes)
+
+
 def _passed(console: Console, found: Sequence[tuple[str, float, float, bool]], benchmark: Benchmark) -> bool:
     """Print the gate of each task, and whether all were passed."""
     wanted = {task.env for task in benchmark.tasks if task.gate is not None}
-    if not wanted:
-        raise ConfigError(f"The benchmark '{benchmark.name}' has no gates: give its tasks a `gate`.")
     table = Table("task", "median score", "gate", "", title="gate")
     for env, least, median, passed in found:
         table.add_row(env, f"{median:,.4g}", f"{least:,.4g}", "passed" if passed else "[red]not passed[/]")
@@ -67,15 +81,13 @@ def _passed(console: Console, found: Sequence[tuple[str, float, float, bool]], b
 
 
 def _shown(arguments: Sequence[str]) -> list[str]:
-    """The arguments without folders, which lie elsewhere on the reader's machine."""
+    """The arguments without folders, which lie elsewhere for the reader; of other paths the last name."""
     out, skip = [], False
     for word in arguments:
         if skip or word.startswith(("--out=", "--report=")):
             skip = False
-            continue
-        if word in ("--out", "--report"):
+        elif word in ("--out", "--report"):
             skip = True
-            continue
-        if word != "--only-report":
-            out.append(word)
+        elif word != "--only-report":
+            out.append(re.sub(r"(^|=)[~.]*/(?:[^ =]*/)?", r"\1", word))
     return out

@@ -8,14 +8,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dreamer_agent.bench.benchmark import OURS, Benchmark, Task
-from dreamer_agent.errors import DreamerError
+from dreamer_agent.config import read_config
+from dreamer_agent.errors import DreamerError, RunDirectoryError
+from dreamer_agent.registry import in_one_line
 
 DONE = "evaluation.json"
 
@@ -90,25 +95,56 @@ def work(job: Job) -> None:
 
 
 def check(job: Job) -> None:
-    """Raise a `DreamerError` where the run directory holds another run than the job's, even if it is finished."""
+    """Raise a `DreamerError` where the run directory holds another run than the job's, finished or not."""
+    if job.method != OURS:
+        from dreamer_agent.bench.baselines import is_finished
+
+        is_finished(job.method, job.task.env_config(job.method), job.steps, job.seed, job.folder, job.episodes)
+        return
+    if not (job.folder / "config.yaml").is_file():
+        return
     from dreamer_agent.training import run_directory
 
-    if job.method == OURS and (job.folder / "config.yaml").is_file():
+    held = read_config(job.folder / "config.yaml").train.steps
+    if held > job.steps:
+        raise RunDirectoryError(
+            f"{job.folder} holds a run of {held:,} env steps, but {job.steps:,} are asked for: give another "
+            "--out, or as many --steps."
+        )
+    try:
         run_directory.check(job.folder, job.task.config(job.seed, job.episodes), allow=["version"])
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{str(error).partition(': give')[0]}: give another --out.") from error
 
 
-def pin(cores: Sequence[int]) -> Mapping[str, str]:
-    """Have this process, and what it starts, use only `cores` where the system can; gives what it set."""
-    if not cores or not hasattr(os, "sched_setaffinity"):
-        return {}
-    os.sched_setaffinity(0, cores)
-    return {"cores": ",".join(map(str, cores))}
+def told(error: Exception) -> str:
+    """What went wrong, in one line; our own errors are sentences."""
+    return str(error) if isinstance(error, DreamerError) else in_one_line(error)
+
+
+def pin(cores: Sequence[int]) -> None:
+    """Have this process, and what it starts, use only `cores` where the system can."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+def end_with_parent(seconds: float = 1.0) -> None:
+    """Ask this process to save and end once the one that started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job in the first argument, on the cores in the second."""
     from dreamer_agent.interrupt import REQUEUE, requeued
 
+    end_with_parent()
     pin([int(core) for core in arguments[1].split(",") if core] if len(arguments) > 1 else [])
     try:
         with requeued():

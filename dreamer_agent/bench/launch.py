@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dreamer_agent.bench.jobs import Job, check
+from dreamer_agent.bench.jobs import Job, check, told
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.interrupt import REQUEUE, on_interrupt
 from dreamer_agent.training.metrics import read_metrics
@@ -42,7 +42,10 @@ class Run:
 
     def look(self) -> None:
         """Read how far it is."""
-        rows = read_metrics(self.job.folder)
+        try:
+            rows = read_metrics(self.job.folder)
+        except (OSError, ValueError):  # the process that writes them will say what is wrong
+            return
         self.step = max((row["step"] for row in rows), default=0.0)
         self.score = next((row["episode/return"] for row in reversed(rows) if "episode/return" in row), None)
 
@@ -66,7 +69,13 @@ class Launcher:
 
     def work(self) -> None:
         """Until all are done, failed, or a signal asks to end."""
-        free = shares(self.jobs)
+        free = shares(min(self.jobs, len(self.runs)))
+        try:
+            self._work(free)
+        finally:
+            self._end_all()
+
+    def _work(self, free: list[tuple[int, ...]]) -> None:
         last = 0.0
         with on_interrupt(self._stop), self._shown() as live:
             while any(run.state in ("waiting", "running") for run in self.runs):
@@ -95,8 +104,8 @@ class Launcher:
                 run.look()
                 run.state = "done"
                 return
-        except DreamerError as error:
-            run.state, run.why = "failed", str(error)
+        except (DreamerError, OSError, ValueError) as error:
+            run.state, run.why = "failed", told(error)
             return
         run.look()
         run.cores, run.began, run.state = free.pop(0), (time.monotonic(), run.step), "running"
@@ -109,6 +118,8 @@ class Launcher:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        if self.stopping:  # a signal came while it was started
+            self._ask(run)
 
     def _end(self, run: Run) -> None:
         assert run.process is not None
@@ -127,9 +138,20 @@ class Launcher:
         Each has a session of its own, so that no signal reaches it twice.
         """
         self.stopping = True
+        self.console.print(
+            "stopping: all runs save first; a second Ctrl-C ends this command and leaves them to it"
+        )
         for run in self.runs:
-            if run.process is not None and run.process.poll() is None:
-                run.process.send_signal(signal.SIGTERM)
+            self._ask(run)
+
+    def _ask(self, run: Run) -> None:
+        if run.process is not None and run.process.poll() is None:
+            run.process.send_signal(signal.SIGTERM)
+
+    def _end_all(self) -> None:
+        """No process outlives the launcher for long, however it ends: each saves and ends."""
+        for run in self.runs:
+            self._ask(run)
 
     @contextmanager
     def _shown(self) -> Iterator[Live | None]:

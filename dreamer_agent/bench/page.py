@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from dreamer_agent.bench.benchmark import OURS, REACHED
+from dreamer_agent.bench.benchmark import LABELS, OURS, REACHED
 from dreamer_agent.bench.statistics import CONFIDENCE, EPISODES
 from dreamer_agent.bench.text import interval, number, reached, short, spread, table
 
-LABELS = {OURS: "dreamer_agent"}
 FIGURES = ("curves.png", "profile.png")
 
 
@@ -20,9 +19,9 @@ _ABOUT = (
     "the training episodes that ended in the last 5% of the budget. **Env steps** are steps of the agent (after "
     f"action repeat, without resets), **frames** those of the simulator. **Frames to {REACHED:.0%}**: those "
     f"after which the mean return of the last {EPISODES} training episodes was first logged as at least "
-    f"{REACHED:.0%} of the way from the lower end of the task's scale (a random policy's return) to the upper "
-    "one. Several seeds are given as median (least to most). **Minutes** are those of training, without "
-    "start-up, compilation and evaluations."
+    f"{REACHED:.0%} of the way from the lower end of the task's scale to the upper "
+    "one. Several seeds are given as median (least to most). **Minutes** are those between the "
+    "first and the last row of metrics: with compilation, without imports and the final evaluation."
 )
 
 
@@ -30,7 +29,8 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
     """The page, from what `collect` gave."""
     parts = [f"# {content['title']}", content["protocol"], _ABOUT]
     if content["missing"]:
-        parts.append(f"**Not finished, and left out: {'; '.join(content['missing'])}.**")
+        lines = [f"{one['task']} {one['method']} seed {one['seed']} ({one['why']})" for one in content["missing"]]
+        parts.append(f"**Left out: {'; '.join(lines)}.**")
     if "curves.png" in figures:
         parts.append("![Learning curves](curves.png)")
     parts += ["## Scores", _scores(content)]
@@ -157,9 +157,7 @@ def _beside(task: dict[str, Any]) -> str:
             [one["method"], one["seeds"] or "?", *(values.get(span, "-") for span in spans), end, one["source"]]
         )
     heads = [f"{short(first)} to {short(last)} frames" for first, last in spans]
-    text = (
-        "" if spans else "\n\nOur runs end before the first tenth of any published budget: nothing compares yet."
-    )
+    text = "" if spans else "\n\nNo published curve has a tenth that our runs cover whole: final values only."
     return f"{title}{text}\n\n" + table(["method", "seeds", *heads, "final", "source"], rows)
 
 

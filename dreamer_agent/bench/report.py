@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.bench.benchmark import Benchmark
+from dreamer_agent.bench.benchmark import LABELS, Benchmark
 from dreamer_agent.bench.jobs import Job
-from dreamer_agent.bench.page import LABELS, markdown
-from dreamer_agent.bench.results import collect, overlay
+from dreamer_agent.bench.page import markdown
+from dreamer_agent.bench.results import Finished, collect, finished_of, overlay
 from dreamer_agent.bench.text import short
+from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import write_text
 
 STYLE = """
@@ -28,14 +29,16 @@ th { background: #f3f3f3; } img { max-width: 100%; } code { background: #f3f3f3;
 def write_report(benchmark: Benchmark, jobs: Sequence[Job], folder: Path, command: str) -> dict[str, Any]:
     """Write `report.md`, `report.html`, `report.json`, `curves.json` and figures; gives the JSON's content.
 
-    Only finished runs count; others are named in the report.
+    Only finished runs count; others are named in the report. Raises `RunDirectoryError` where there are none.
     """
-    content = {"command": command, **collect(benchmark, jobs)}
+    finished, missing = finished_of(jobs)
+    if not finished:
+        raise RunDirectoryError("There is nothing to report: no run of the benchmark is finished there.")
+    content = {"command": command, **collect(benchmark, finished, missing)}
     folder.mkdir(parents=True, exist_ok=True)
-    curves = overlay(jobs)
     write_text(folder / "report.json", json.dumps(content, indent=1) + "\n")
-    write_text(folder / "curves.json", json.dumps(curves) + "\n")
-    figures = _draw(content, curves, folder)
+    write_text(folder / "curves.json", json.dumps(overlay(finished)) + "\n")
+    figures = _draw(content, finished, folder)
     page = markdown(content, figures)
     write_text(folder / "report.md", page)
     write_text(folder / "report.html", as_html(page, content["title"], folder))
@@ -57,17 +60,16 @@ def as_html(page: str, title: str, folder: Path) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
 
-def _draw(content: dict[str, Any], curves: Sequence[dict[str, Any]], folder: Path) -> list[str]:
-    import numpy as np
-
+def _draw(content: dict[str, Any], finished: Sequence[Finished], folder: Path) -> list[str]:
     from dreamer_agent.plots.benchmarks import Panel, curve_of_tenths, draw_benchmark, draw_profiles
 
     panels, drawn = [], []
     for task in content["tasks"]:
         groups: dict[str, list] = {}
-        for one in curves:
-            if one["task"] == task["overlay"]:
-                groups.setdefault(one["method"], []).append((np.array(one["xs"]), np.array(one["ys"])))
+        for one in finished:
+            if one.job.task.env == task["env"]:
+                label = LABELS.get(one.job.method, one.job.method)
+                groups.setdefault(label, []).append((one.frames(), one.episodes.returns))
         beside = task["beside"] or {"published": [], "drawn": []}
         published = {
             f"{one['method']}, {short(one['budget'])}": curve_of_tenths(one["curve"], one["bins"])

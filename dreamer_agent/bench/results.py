@@ -6,13 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dreamer_agent.bench.benchmark import OURS, Benchmark, Task
-from dreamer_agent.bench.jobs import Job
+from dreamer_agent.bench.benchmark import LABELS, OURS, Benchmark, Task
+from dreamer_agent.bench.jobs import Job, check, told
 from dreamer_agent.bench.reference import Published, published
 from dreamer_agent.bench.statistics import (
     Episodes,
@@ -24,10 +23,10 @@ from dreamer_agent.bench.statistics import (
     steps_to,
 )
 from dreamer_agent.config import flatten, to_dict
+from dreamer_agent.errors import ConfigError, DreamerError
 from dreamer_agent.training.metrics import read_metrics
 
-NOT_LEARNING = ("seed", "plugins", "init_from")  # left out of a configuration's hash, beside train.*
-KEPT = "train.steps"
+HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*
 LAST = 0.05  # share of the budget whose episodes make the "last 5%"
 POINTS = np.linspace(0.0, 1.5, 151)  # normalised scores of a performance profile
 
@@ -40,12 +39,32 @@ class Finished:
     episodes: Episodes
     content: dict[str, Any]
 
+    def frames(self) -> np.ndarray:
+        """Those at which its episodes were logged, `[G]`."""
+        return self.episodes.steps * self.job.task.frames_per_step(self.job.method)
 
-def collect(benchmark: Benchmark, jobs: Sequence[Job]) -> dict[str, Any]:
-    """Everything the report says, from the finished ones of `jobs`; others are named under "missing"."""
-    finished = [one for job in jobs if (one := _finished(job)) is not None]
-    done = {(one.job.task.env, one.job.method, one.job.seed) for one in finished}
-    missing = [job for job in jobs if (job.task.env, job.method, job.seed) not in done]
+
+def finished_of(jobs: Sequence[Job]) -> tuple[list[Finished], list[dict[str, Any]]]:
+    """The finished ones of `jobs`; of each of the others its task, method, seed, and why it does not count."""
+    found, missing = [], []
+    for job in jobs:
+        why = "not finished"
+        try:
+            check(job)
+            one = _finished(job)
+        except (DreamerError, OSError, ValueError, KeyError) as error:
+            one, why = None, told(error).replace(f"{job.folder} ", "its folder ")
+        if one is None:
+            missing.append({"task": job.task.env, "method": job.method, "seed": job.seed, "why": why})
+        else:
+            found.append(one)
+    return found, missing
+
+
+def collect(
+    benchmark: Benchmark, finished: Sequence[Finished], missing: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Everything the report says, from finished runs."""
     tasks = [_task(task, [one for one in finished if one.job.task == task]) for task in benchmark.tasks]
     tasks = [task for task in tasks if task["methods"]]
     return {
@@ -55,29 +74,29 @@ def collect(benchmark: Benchmark, jobs: Sequence[Job]) -> dict[str, Any]:
         "scale": benchmark.scale,
         "tasks": tasks,
         "aggregate": {m: found for m in benchmark.methods if (found := _aggregate(tasks, m)) is not None},
-        "missing": [f"{job.task.env} {job.method} seed {job.seed}" for job in missing],
+        "missing": list(missing),
     }
 
 
-def overlay(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+def overlay(finished: Sequence[Finished]) -> list[dict[str, Any]]:
     """Learning curves in the form that the field overlays: task, method, seed, xs (frames), ys (returns)."""
-    out = []
-    for one in filter(None, map(_finished, jobs)):
-        task = one.job.task
-        xs = one.episodes.steps * task.frames_per_step(one.job.method)
-        method = "dreamer_agent" if one.job.method == OURS else one.job.method
-        out.append({
-            "task": task.overlay, "method": method, "seed": str(one.job.seed),
-            "xs": xs.tolist(), "ys": one.episodes.returns.tolist(),
-        })  # fmt: skip
-    return out
+    return [
+        {
+            "task": one.job.task.overlay,
+            "method": LABELS.get(one.job.method, one.job.method),
+            "seed": str(one.job.seed),
+            "xs": one.frames().tolist(),
+            "ys": one.episodes.returns.tolist(),
+        }
+        for one in finished
+    ]
 
 
 def config_hash(task: Task) -> str:
     """The first letters of a hash over every value that learning depends on, but the seed."""
     values = flatten(to_dict(task.config(0, 1)))
-    kept = {key: value for key, value in values.items() if not key.startswith((*NOT_LEARNING, "train."))}
-    kept[KEPT] = values[KEPT]
+    kept = {key: value for key, value in values.items() if not key.startswith("train.") or key in HASHED}
+    kept.pop("seed")
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
@@ -117,7 +136,10 @@ def _reported(job: Job, rows: Sequence[dict[str, Any]], numbers: dict[str, float
         return numbers
     from dreamer_agent.envs.suites.crafter import score_of_run
 
-    return {"Crafter score over training, %": score_of_run(rows), **numbers}
+    try:
+        return {"Crafter score over training, %": score_of_run(rows), **numbers}
+    except ConfigError:  # no training episode has ended
+        return numbers
 
 
 def _minutes(rows: Sequence[dict[str, Any]]) -> float:
@@ -236,17 +258,14 @@ def _aggregate(tasks: Sequence[dict[str, Any]], method: str) -> dict[str, Any] |
 def gate(content: dict[str, Any]) -> list[tuple[str, float, float, bool]]:
     """For every task with a gate: its id, the gate, our median final score, and whether that is high enough.
 
-    A task whose runs are missing has not passed; its median is NaN.
+    A task without all of its runs has not passed; without any, its median is NaN.
     """
+    short = {one["task"] for one in content["missing"] if one["method"] == OURS}
     out = []
     for task in content["tasks"]:
         if task["gate"] is not None:
             ours = task["methods"].get(OURS)
             median = ours["score"][0] if ours else float("nan")
-            out.append((task["env"], task["gate"], median, bool(median >= task["gate"])))
+            passed = bool(median >= task["gate"]) and task["env"] not in short
+            out.append((task["env"], task["gate"], median, passed))
     return out
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """A report's JSON."""
-    return json.loads(path.read_text())

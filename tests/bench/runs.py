@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from dreamer_agent.bench.baseline_settings import settings_of
+from dreamer_agent.bench.baselines import SETTINGS, _asked
+from dreamer_agent.bench.benchmark import OURS
 from dreamer_agent.bench.jobs import Job
+from dreamer_agent.config import save_config
 
 PROVENANCE = {
     "python": "3.11.0", "platform": "somewhere", "packages": {"jax": "0.10.2"}, "commit": "0123456789ab",
@@ -38,3 +42,9 @@ def finish(job: Job, returns: Sequence[float], score: float, mode: float | None 
     content = {"env_steps": job.steps, "updates": 7, "scores": scores}
     (job.folder / "evaluation.json").write_text(json.dumps(content))
     (job.folder / "provenance.json").write_text(json.dumps(PROVENANCE))
+    if job.method == OURS:
+        save_config(job.task.config(job.seed, job.episodes), job.folder / "config.yaml")
+        return
+    env, settings = job.task.env_config(job.method), settings_of(job.method, job.task.env)
+    asked = _asked(job.method, env, job.steps, job.seed, job.episodes, settings)
+    (job.folder / SETTINGS).write_text(json.dumps(asked))

@@ -31,7 +31,6 @@ def test_what_ships_is_whole(name: str) -> None:
 
 
 def test_published_tasks_are_in_the_reference_data() -> None:
-    """All but two whose curves its source does not have."""
     missing = set()
     for name in benchmark_names():
         for task in load_benchmark([name]).tasks:
@@ -92,6 +91,8 @@ def test_methods_that_a_task_leaves_out(tmp_path: Path) -> None:
         ("tasks: {}", "has no tasks"),
         ("speed: 3\ntasks: {CartPole-v1: {}}", "unknown field 'speed'"),
         ("tasks: {CartPole-v1: {goals: 3}}", "unknown field 'goals'"),
+        ("tasks: {CartPole-v1: {low: 5, high: 5}}", "give both, low below high"),
+        ("tasks: {CartPole-v1: {low: 5}}", "give both, low below high"),
         ("methods: [dqn]\ntasks: {CartPole-v1: {}}", "no method 'dqn': choose from dreamer, ppo, sac, random"),
     ],
 )
@@ -103,9 +104,21 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, said: str)
 
 
 def test_unknown_names_are_told() -> None:
-    with pytest.raises(ConfigError, match="no benchmark 'clasic': choose from"):
+    with pytest.raises(ConfigError, match=r"Is 'clasic' the benchmark 'classic'\?"):
         load_benchmark(["clasic"])
+    with pytest.raises(ConfigError, match=r"'classic'\? Give one benchmark"):
+        load_benchmark(["classic", "gate"])
+    with pytest.raises(ConfigError, match="no benchmark 'nothing': choose from"):
+        load_benchmark(["nothing"])
+    with pytest.raises(ConfigError, match="Name a benchmark"):
+        load_benchmark([])
     with pytest.raises(ConfigError, match="no benchmark file"):
         load_benchmark(["nowhere.yaml"])
     with pytest.raises(ConfigError, match="no task 'Pong': choose from CartPole-v1"):
         load_benchmark(["classic"]).select(["Pong"])
+
+
+@pytest.mark.parametrize("text", ["train.steps=5", "train.eval_episodes=5", "seed=3", "env.id=CartPole-v1"])
+def test_what_options_are_for_is_not_set_as_a_value(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"{text.split('=')[0]} of a benchmark is not set as a value: use "):
+        with_settings(load_benchmark(["classic"]), overrides=[text])

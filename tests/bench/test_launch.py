@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -18,7 +20,6 @@ from dreamer_agent.bench.benchmark import Benchmark, Task, load_benchmark, with_
 from dreamer_agent.bench.command import run_benchmark
 from dreamer_agent.bench.jobs import Job, check, jobs_of, pin
 from dreamer_agent.bench.launch import Run, launch, shares
-from dreamer_agent.config import save_config
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.interrupt import REQUEUE
 from tests.bench.runs import finish
@@ -123,14 +124,56 @@ def test_a_signal_saves_all_and_the_same_call_goes_on(tmp_path: Path, quick: lis
 def test_another_run_in_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
     (job,) = jobs_of(Benchmark("b", (Task("CartPole-v1", 1000, ("classic",)),), seeds=1), tmp_path)
     finish(job, [3.0], 5.0)
-    save_config(job.task.config(0, 20), job.folder / "config.yaml")
     check(job)
     other = Task("CartPole-v1", 1000, ("classic",), overrides={"replay": {"ratio": 8}})
     changed = Job(other, job.method, job.seed, job.root, job.episodes)
-    with pytest.raises(RunDirectoryError, match=r"replay\.ratio=128"):
+    with pytest.raises(RunDirectoryError, match=r"replay\.ratio=128.*give another --out"):
         check(changed)
     (run,) = launch([changed], 1, quiet())
     assert run.state == "failed" and "replay.ratio=128" in run.why
+
+
+def test_a_signal_while_a_run_is_started_reaches_it(tmp_path: Path, quick, monkeypatch) -> None:
+    (job,) = jobs_of(Benchmark("b", TASKS[:1], seeds=1), tmp_path)
+    start = module.command
+
+    def interrupted(run: Run) -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(run)
+
+    quick[0] = 60.0
+    monkeypatch.setattr(module, "command", interrupted)
+    began = time.monotonic()
+    (run,) = launch([job], 1, quiet())
+    assert run.state == "stopped" and time.monotonic() - began < 50
+
+
+def test_damaged_metrics_do_not_end_the_launcher(tmp_path: Path) -> None:
+    (job,) = jobs_of(Benchmark("b", TASKS[:1], seeds=1), tmp_path)
+    finish(job, [3.0, 4.0], 5.0)
+    path = job.folder / "metrics.jsonl"
+    path.write_text("{damaged\n" + path.read_text())
+    run = Run(job)
+    run.look()
+    assert run.step == 0
+
+
+def test_runs_do_not_outlive_a_launcher_that_was_killed(tmp_path: Path) -> None:
+    child = (
+        "import sys, time; from pathlib import Path; from dreamer_agent.bench.jobs import end_with_parent; "
+        "end_with_parent(0.1); Path(sys.argv[1]).write_text('up'); time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys, time; from pathlib import Path\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}, sys.argv[1]])\n"
+        "while not Path(sys.argv[1]).exists(): time.sleep(0.05)\n"
+        "print(child.pid, flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", parent, str(tmp_path / "up")], capture_output=True, text=True)
+    process = psutil.Process(int(done.stdout)) if psutil.pid_exists(int(done.stdout)) else None
+    if process is not None:
+        psutil.wait_procs([process], timeout=30)
+        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")

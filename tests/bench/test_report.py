@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from dreamer_agent.bench.benchmark import Benchmark, Task
-from dreamer_agent.bench.command import run_benchmark
+from dreamer_agent.bench.benchmark import Benchmark, Task, with_settings
+from dreamer_agent.bench.command import _shown, run_benchmark
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.reference import FILE, published
 from dreamer_agent.bench.report import write_report
-from dreamer_agent.bench.results import collect, config_hash, gate, overlay
+from dreamer_agent.bench.results import collect, config_hash, finished_of, gate, overlay
 from dreamer_agent.bench.text import interval, number, reached, short, spread
-from dreamer_agent.errors import ConfigError
+from dreamer_agent.errors import ConfigError, RunDirectoryError
 from tests.bench.runs import finish
 
 CUP = Task(
@@ -35,8 +36,12 @@ def jobs(tmp_path: Path) -> list[Job]:
     return out
 
 
+def collected(jobs: list[Job]) -> dict:
+    return collect(BENCHMARK, *finished_of(jobs))
+
+
 def test_numbers_of_runs(jobs: list[Job]) -> None:
-    pole, cup = collect(BENCHMARK, jobs)["tasks"]
+    pole, cup = collected(jobs)["tasks"]
     ours = pole["methods"]["dreamer"]
     assert ours["score"] == [255, 30, 480]
     first = ours["seeds"][0]
@@ -49,7 +54,7 @@ def test_numbers_of_runs(jobs: list[Job]) -> None:
 
 
 def test_published_curves_stand_beside_ours_at_the_same_frames(jobs: list[Job]) -> None:
-    cup = collect(BENCHMARK, jobs)["tasks"][1]
+    cup = collected(jobs)["tasks"][1]
     rows = {one["method"]: one for one in cup["beside"]["published"]}
     dreamer = rows["dreamerv3"]
     assert dreamer["bins"] and dreamer["budget"] == 500_000 and dreamer["final"] == pytest.approx(960, abs=1)
@@ -66,13 +71,14 @@ def test_unfinished_runs_are_named_and_left_out(jobs: list[Job]) -> None:
     (jobs[3].folder / "evaluation.json").unlink()
     short_of = json.loads((jobs[2].folder / "evaluation.json").read_text()) | {"env_steps": 999}
     (jobs[2].folder / "evaluation.json").write_text(json.dumps(short_of))
-    content = collect(BENCHMARK, jobs)
-    assert content["missing"] == ["CartPole-v1 dreamer seed 1", "dmc:ball_in_cup_catch dreamer seed 1"]
+    content = collected(jobs)
+    assert [(one["task"], one["seed"]) for one in content["missing"]] == [(POLE.env, 1), (CUP.env, 1)]
+    assert {one["why"] for one in content["missing"]} == {"not finished"}
     assert [len(task["methods"]["dreamer"]["seeds"]) for task in content["tasks"]] == [1, 1]
 
 
 def test_curves_are_written_as_the_field_overlays_them(jobs: list[Job]) -> None:
-    first, second, *_ = overlay(jobs)
+    first, second, *_ = overlay(finished_of(jobs)[0])
     assert first == {
         "task": "CartPole-v1", "method": "dreamer_agent", "seed": "0", "xs": [250, 500, 750, 1000],
         "ys": [20, 100, 500, 500],
@@ -111,7 +117,7 @@ def test_methods_side_by_side(tmp_path: Path) -> None:
 
 
 def test_the_gate(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gate(collect(BENCHMARK, jobs)) == [
+    assert gate(collected(jobs)) == [
         ("CartPole-v1", 400, 255, False), ("dmc:ball_in_cup_catch", 300, 600, True),
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "two"])
@@ -119,10 +125,72 @@ def test_the_gate(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run_benchmark(BENCHMARK, **run) == 1
     assert run_benchmark(BENCHMARK.select(["dmc:ball_in_cup_catch"]), **run) == 0
     assert run_benchmark(BENCHMARK, tmp_path, only_report=True) == 0
-    assert run_benchmark(BENCHMARK, tmp_path / "elsewhere", only_report=True, gated=True) == 1  # no run there
+    with pytest.raises(RunDirectoryError, match="no run of the benchmark is finished"):
+        run_benchmark(BENCHMARK, tmp_path / "elsewhere", only_report=True)
+    assert not (tmp_path / "elsewhere").exists()
     free = Benchmark("free", (Task("CartPole-v1", 1000, ("classic",)),))
     with pytest.raises(ConfigError, match="has no gates"):
-        run_benchmark(free, **run)
+        run_benchmark(free, tmp_path / "untouched", gated=True)
+    assert not (tmp_path / "untouched").exists()
+
+
+def test_a_gate_needs_all_runs(jobs: list[Job]) -> None:
+    (jobs[3].folder / "evaluation.json").unlink()
+    assert gate(collected(jobs))[1] == ("dmc:ball_in_cup_catch", 300, 500, False)
+
+
+def test_runs_of_other_settings_are_left_out_and_told(jobs: list[Job], tmp_path: Path) -> None:
+    other = with_settings(BENCHMARK, overrides=["replay.ratio=8"])
+    found, missing = finished_of(jobs_of(other, tmp_path))
+    assert not found and "replay.ratio=128.0, but replay.ratio=8.0 is asked for" in missing[0]["why"]
+    assert "give another --out" in missing[0]["why"] and "--allow" not in missing[0]["why"]
+    assert str(tmp_path) not in missing[0]["why"]
+    shorter = with_settings(BENCHMARK.select([POLE.env]), steps=500)
+    assert (
+        "a run of 1,000 env steps, but 500 are asked for" in finished_of(jobs_of(shorter, tmp_path))[1][0]["why"]
+    )
+    longer = with_settings(BENCHMARK.select([POLE.env]), steps=2000)
+    assert {one["why"] for one in finished_of(jobs_of(longer, tmp_path))[1]} == {"not finished"}
+
+
+def test_baselines_of_other_settings_are_left_out_too(tmp_path: Path) -> None:
+    benchmark = Benchmark("beside", (POLE,), methods=("ppo",), seeds=1)
+    (job,) = jobs_of(benchmark, tmp_path)
+    finish(job, [20, 20, 500, 500], 500)
+    assert len(finished_of([job])[0]) == 1
+    task = dataclasses.replace(POLE, budgets={"ppo": 500})
+    (changed,) = jobs_of(dataclasses.replace(benchmark, tasks=(task,)), tmp_path)
+    assert "steps=1000, but steps=500" in finished_of([changed])[1][0]["why"]
+
+
+def test_tasks_that_share_a_published_one_keep_their_own_curves(tmp_path: Path, monkeypatch) -> None:
+    same = [Task(id, 1000, ("classic",), suite="gym_classic", published="CartPole-v1") for id in ("A-v1", "B-v1")]
+    benchmark = Benchmark("same", tuple(same), seeds=1)
+    jobs = jobs_of(benchmark, tmp_path)
+    finish(jobs[0], [1.0, 2.0], 2.0)
+    finish(jobs[1], [3.0, 4.0], 4.0)
+    drawn = []
+    monkeypatch.setattr(
+        "dreamer_agent.plots.benchmarks.draw_benchmark", lambda panels, path: drawn.extend(panels)
+    )
+    monkeypatch.setattr("dreamer_agent.bench.report.as_html", lambda *_: "")
+    write_report(benchmark, jobs, tmp_path / "report", "command")
+    values = [[curve[1].tolist() for curve in panel.groups["dreamer_agent"]] for panel in drawn]
+    assert values == [[[1.0, 2.0]], [[3.0, 4.0]]]
+
+
+def test_paths_of_this_machine_do_not_enter_the_report() -> None:
+    words = [
+        "bench",
+        "/home/me/mine.yaml",
+        "--preset",
+        "~/p.yaml",
+        "init_from=/home/me/w",
+        "--out",
+        "/x",
+        "a/b=c",
+    ]
+    assert _shown(words) == ["bench", "mine.yaml", "--preset", "p.yaml", "init_from=w", "a/b=c"]
 
 
 def test_the_hash_of_a_configuration_is_that_of_what_is_learned() -> None:
