@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ METHODS = (OURS, *BASELINES)
 FIXED = {  # what a benchmark decides, and how that is changed
     "train.steps": "--steps", "train.eval_episodes": "--episodes", "seed": "--seeds and --first-seed",
     "env.id": "another task",
+}  # fmt: skip
+NUMBERS: dict[str, type] = {
+    "steps": int, "frames": int, "seeds": int, "episodes": int, "low": float, "high": float, "goal": float,
+    "gate": float,
 }  # fmt: skip
 REACHED = 0.8  # share of the way from `low` to `high` that counts as reached
 
@@ -110,6 +115,7 @@ class Benchmark:
     episodes: int = 20  # of the evaluation of a final checkpoint
     scale: str = "share of the way from a random policy to the goal"  # what a score of 1 means
     methods: tuple[str, ...] = (OURS,)
+    changed: tuple[str, ...] = ()  # what was set for all tasks beside their definition
 
     def select(self, wanted: Sequence[str]) -> Benchmark:
         """Only the tasks named in `wanted`, by their ids or what follows the suite; `ConfigError` for others."""
@@ -136,10 +142,7 @@ def load_benchmark(names: Sequence[str], preset: Sequence[str] = ()) -> Benchmar
     Raises `ConfigError` for unknown names and fields.
     """
     if len(names) == 1 and (names[0].endswith((".yaml", ".yml")) or names[0] in benchmark_names()):
-        benchmark = _read(names[0])
-        if preset:
-            return with_settings(benchmark, preset=preset)
-        return benchmark
+        return _read(names[0], preset)
     for name in names:
         close = [] if ":" in name else difflib.get_close_matches(name, benchmark_names(), n=1, cutoff=0.8)
         if close:
@@ -162,12 +165,13 @@ def load_benchmark(names: Sequence[str], preset: Sequence[str] = ()) -> Benchmar
 
 
 def with_settings(
-    benchmark: Benchmark, steps: int | None = None, size: str | None = None, preset: Sequence[str] = (),
-    overrides: Iterable[str] = (), **changes: Any,
+    benchmark: Benchmark, steps: int | None = None, size: str | None = None, overrides: Iterable[str] = (),
+    **changes: Any,
 ) -> Benchmark:  # fmt: skip
     """The benchmark with other settings for all of its tasks, and other fields of its own (`seeds`, ...)."""
     given: dict[str, Any] = {}
-    for text in overrides:
+    texts = list(overrides)
+    for text in texts:
         given = _joined(given, parse_override(text))
     for key, option in FIXED.items():
         if key in flatten(given):
@@ -177,13 +181,15 @@ def with_settings(
         new: dict[str, Any] = {"overrides": _joined(task.overrides, given)} if given else {}
         new |= {"steps": steps, "budgets": {}} if steps else {}
         new |= {"size": size} if size else {}
-        new |= {"preset": tuple(preset)} if preset else {}
         tasks.append(dataclasses.replace(task, **new))
     kept = {key: value for key, value in changes.items() if value is not None}
-    return dataclasses.replace(benchmark, tasks=tuple(tasks), **kept)
+    told = [f"{steps:,} env steps"] if steps else []
+    told += [f"size {size}"] if size else []
+    changed = (*benchmark.changed, *told, *texts)
+    return dataclasses.replace(benchmark, tasks=tuple(tasks), changed=changed, **kept)
 
 
-def _read(name: str) -> Benchmark:
+def _read(name: str, preset: Sequence[str]) -> Benchmark:
     path = Path(name) if name.endswith((".yaml", ".yml")) else presets_folder() / "bench" / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"There is no benchmark file '{name}': check the path.")
@@ -192,12 +198,18 @@ def _read(name: str) -> Benchmark:
     given = content.pop("tasks", {}) or {}
     if not isinstance(given, Mapping) or not given:
         raise ConfigError(f"{path} has no tasks: write `tasks:` with an environment's id and its values each.")
-    tasks = tuple(_task(path, env, {**shared, **(values or {})}) for env, values in given.items())
+    for values in (shared, *given.values()):
+        if not isinstance(values, Mapping | None):
+            raise ConfigError(f"{path}: got {values!r} for the values of a task; write them as name: value.")
+    chosen = {"preset": tuple(preset)} if preset else {}
+    tasks = tuple(_task(path, env, {**shared, **(values or {}), **chosen}) for env, values in given.items())
     _refuse_unknown(path, content, Benchmark)
     if "methods" in content:
         content["methods"] = _texts(content["methods"])
         check_methods(content["methods"])
-    return Benchmark(name=path.stem, tasks=tasks, **content)
+    content = {key: _typed(path, key, value) for key, value in content.items()}
+    changed = (f"preset {', '.join(preset)}",) if preset else ()
+    return Benchmark(name=path.stem, tasks=tasks, **content, changed=changed)
 
 
 def _task(path: Path, env: str, values: dict[str, Any]) -> Task:
@@ -205,9 +217,12 @@ def _task(path: Path, env: str, values: dict[str, Any]) -> Task:
     for key in ("preset", "methods", "drawn"):
         if key in values:
             values[key] = _texts(values[key])
-    for key in ("low", "high", "goal", "gate"):
-        if values.get(key) is not None:
-            values[key] = float(values[key])
+    check_methods(values.get("methods", ()))
+    for key in ("budgets", "repeats"):
+        check_methods(values.get(key, ()))
+        if OURS in values.get(key, ()):
+            raise ConfigError(f"{path}: {key} of {env} are those of other methods than {OURS}: leave it out.")
+    values = {key: _typed(path, key, value) for key, value in values.items()}
     low, high = values.get("low"), values.get("high")
     if (low is None) != (high is None) or (low is not None and high is not None and not low < high):
         raise ConfigError(f"{path}: the scale of {env} is low={low}, high={high}; give both, low below high.")
@@ -221,6 +236,21 @@ def check_methods(methods: Iterable[str]) -> None:
     for method in methods:
         if method not in METHODS:
             raise ConfigError(f"There is no method '{method}': choose from {', '.join(METHODS)}.")
+
+
+def _typed(path: Path, key: str, value: Any) -> Any:
+    """Numbers as such, also where YAML reads a text (1e5)."""
+    kind = NUMBERS.get(key)
+    if kind is None or value is None:
+        return str(value) if key in ("title", "protocol", "note") else value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not math.isfinite(number) or (kind is int and (number < 1 or number != int(number))):
+        wanted = "a whole number from 1 on" if kind is int else "a number"
+        raise ConfigError(f"{path}: {key} is {value!r}: it should be {wanted}.")
+    return kind(number)
 
 
 def _refuse_unknown(path: Path, values: Mapping[str, Any], kind: type) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from rich.table import Table
 from dreamer_agent.bench.jobs import Job, check, told
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.interrupt import REQUEUE, on_interrupt
-from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.training.metrics import newest_metrics
 
 POLL = 1.0  # seconds between looks at the processes
 LOOK = 10.0  # seconds between looks at their metrics
+LISTED = 24  # runs that a screen shows
 STATES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
 
 
@@ -43,8 +45,8 @@ class Run:
     def look(self) -> None:
         """Read how far it is."""
         try:
-            rows = read_metrics(self.job.folder)
-        except (OSError, ValueError):  # the process that writes them will say what is wrong
+            rows = newest_metrics(self.job.folder)
+        except OSError:  # the process that writes them will say what is wrong
             return
         self.step = max((row["step"] for row in rows), default=0.0)
         self.score = next((row["episode/return"] for row in reversed(rows) if "episode/return" in row), None)
@@ -177,18 +179,26 @@ class Launcher:
                 )
 
     def table(self) -> Table:
-        """All runs: state, env steps, newest return, time left."""
+        """State, env steps, newest return and time left of the runs."""
         table = Table(box=None, pad_edge=False)
         for column in ("task", "method", "seed", "state", "env steps", "return", "left"):
             table.add_column(column, justify="left" if column in ("task", "method", "state") else "right")
-        for run in self.runs:
+        for run in self._listed():
             left = run.left()
             table.add_row(
                 run.job.task.env, run.job.method, str(run.job.seed), f"[{STATES[run.state]}]{run.state}[/]",
                 f"{run.step:,.0f}/{run.job.steps:,}", "-" if run.score is None else f"{run.score:,.4g}",
                 "-" if left is None else f"{int(left // 3600)}:{int(left // 60) % 60:02d}:{int(left) % 60:02d}",
             )  # fmt: skip
+        counts = Counter(run.state for run in self.runs)
+        table.caption = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         return table
+
+    def _listed(self) -> list[Run]:
+        """All runs; where they are too many for a screen, those at work and those that failed."""
+        if len(self.runs) <= LISTED:
+            return self.runs
+        return [run for run in self.runs if run.state in ("running", "failed")]
 
 
 def launch(jobs: Sequence[Job], at_once: int, console: Console | None = None) -> list[Run]:

@@ -16,7 +16,7 @@ FIGURES = ("curves.png", "profile.png")
 _ABOUT = (
     "**Score**: mean return of the final parameters over fresh episodes with sampled actions (how many is said "
     "for each run), from seeds that training never saw; never the best on the way. **Last 5%**: mean return of "
-    "the training episodes that ended in the last 5% of the budget. **Env steps** are steps of the agent (after "
+    "the training episodes logged in the last 5% of the budget. **Env steps** are steps of the agent (after "
     f"action repeat, without resets), **frames** those of the simulator. **Frames to {REACHED:.0%}**: those "
     f"after which the mean return of the last {EPISODES} training episodes was first logged as at least "
     f"{REACHED:.0%} of the way from the lower end of the task's scale to the upper "
@@ -28,6 +28,8 @@ _ABOUT = (
 def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
     """The page, from what `collect` gave."""
     parts = [f"# {content['title']}", content["protocol"], _ABOUT]
+    if content["changed"]:
+        parts.insert(2, f"**Changed here: {', '.join(content['changed'])}.**")
     if content["missing"]:
         lines = [f"{one['task']} {one['method']} seed {one['seed']} ({one['why']})" for one in content["missing"]]
         parts.append(f"**Left out: {'; '.join(lines)}.**")
@@ -105,7 +107,7 @@ def _efficiency(content: dict[str, Any]) -> list[str]:
     names = [LABELS.get(name, name) for name in methods]
     ratios = [f"ours / {name}" for name in methods if name != OURS]
     text = (
-        f"Frames until {REACHED:.0%} of the way from a random policy to the goal. The ratio is that of the "
+        f"Frames until {REACHED:.0%} of the task's scale. The ratio is that of the "
         "medians; where one of the two does not get there within its budget, it has a bound only."
     )
     return ["## Sample efficiency", text, table(["task", "return", *names, *ratios], rows)]
@@ -144,15 +146,17 @@ def _beside(task: dict[str, Any]) -> str:
     spans = list(dict.fromkeys(tuple(tenth["frames"]) for one in found for tenth in one["tenths"]))
     rows = []
     mine = {tuple(tenth["frames"]): tenth["ours"] for one in found for tenth in one["tenths"]}
-    final = spread([seed["last"] for seed in ours["seeds"]])
-    budget = f"{final} at {short(ours['steps'] * frames)} frames"
+    last, score = (spread([seed[key] for seed in ours["seeds"]]) for key in ("last", "score"))
+    budget = f"{last} (last 5%), {score} (score) at {short(ours['steps'] * frames)} frames"
     rows.append(
         [LABELS[OURS], str(len(ours["seeds"])), *(spread(mine[span]) for span in spans), budget, "this report"]
     )
     for one in found:
         values = {tuple(tenth["frames"]): number(tenth["published"]) for tenth in one["tenths"]}
         deviation = "" if one["std"] is None else f" ± {number(one['std'])}"
-        end = f"{number(one['final'])}{deviation} at {short(one['budget'])} frames"
+        kind = "evaluation" if one["metric"] == "eval_return" else one["final_window"] or "as printed"
+        at = "" if one["method"] in ("human", "random") else f" at {short(one['budget'])} frames"
+        end = f"{number(one['final'])}{deviation} ({kind.partition(',')[0]}){at}"
         rows.append(
             [one["method"], one["seeds"] or "?", *(values.get(span, "-") for span in spans), end, one["source"]]
         )
@@ -178,9 +182,6 @@ def _aggregate(content: dict[str, Any]) -> str:
 def _runs(content: dict[str, Any]) -> str:
     rows = []
     for task in content["tasks"]:
-        settings = ", ".join(task["preset"]) or "default"
-        settings += f", size {task['size']}" if task["size"] else ""
-        settings += f", {json.dumps(task['overrides'])}" if task["overrides"] else ""
         for method, one in task["methods"].items():
             for seed in one["seeds"]:
                 ours = method == OURS
@@ -188,11 +189,11 @@ def _runs(content: dict[str, Any]) -> str:
                 rows.append([
                     task["env"], LABELS.get(method, method), str(seed["seed"]), f"{seed['env_steps']:,}",
                     f"{seed['updates']:,}", score,
-                    f"{seed['minutes']:.1f}", f"`{settings}`" if ours else "see its settings.json",
+                    f"{seed['minutes']:.1f}", seed["settings"],
                     f"`{task['config_hash']}`" if ours else "-", f"`{seed['provenance']['commit']}`",
                 ])  # fmt: skip
     return table(
-        ["task", "method", "seed", "env steps", "updates", "score ± sd (episodes)", "minutes", "preset",
+        ["task", "method", "seed", "env steps", "updates", "score ± sd (episodes)", "minutes", "settings",
          "configuration", "commit"], rows,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ def collect(
         "benchmark": benchmark.name,
         "title": benchmark.title or benchmark.name,
         "protocol": " ".join(benchmark.protocol.split()),
+        "changed": list(benchmark.changed),
         "scale": benchmark.scale,
         "tasks": tasks,
         "aggregate": {m: found for m in benchmark.methods if (found := _aggregate(tasks, m)) is not None},
@@ -121,8 +123,20 @@ def _finished(job: Job) -> Finished | None:
         "minutes": _minutes(rows),
         "numbers": _reported(job, rows, sampled.get("numbers", {})),
         "provenance": json.loads((job.folder / "provenance.json").read_text()),
+        "settings": _settings(job),
     }
     return Finished(job, episodes, content)
+
+
+def _settings(job: Job) -> str:
+    """Where the settings of a run come from."""
+    if job.method != OURS:
+        return json.loads((job.folder / "settings.json").read_text())["hyperparameters"]["source"]
+    task = job.task
+    parts = [", ".join(Path(name).name for name in task.preset) or "default"]
+    parts += [f"size {task.size}"] if task.size else []
+    parts += [json.dumps(task.overrides)] if task.overrides else []
+    return ", ".join(parts)
 
 
 def _frames(job: Job, episodes: Episodes, level: float | None) -> float | None:
@@ -164,9 +178,6 @@ def _task(task: Task, finished: Sequence[Finished]) -> dict[str, Any]:
     return {
         "env": task.env,
         "overlay": task.overlay,
-        "preset": list(task.preset),
-        "size": task.size,
-        "overrides": dict(task.overrides),
         "config_hash": config_hash(task),
         "ratio": config.replay.ratio,
         "num_envs": config.env.num_envs,
@@ -231,8 +242,8 @@ def _beside(one: Published, runs: Sequence[Episodes], frames: int, steps: int) -
         tenths.append({"frames": [start, last], "published": value, "ours": known})
     return {
         "method": one.method, "budget": one.budget, "seeds": one.seeds, "final": one.mean, "std": one.std,
-        "metric": one.metric, "bins": one.bins, "curve": one.tenths(), "tenths": tenths, "license": one.license,
-        "source": one.source,
+        "metric": one.metric, "final_window": one.final_window, "bins": one.bins, "curve": one.tenths(),
+        "tenths": tenths, "license": one.license, "source": one.source,
     }  # fmt: skip
 
 

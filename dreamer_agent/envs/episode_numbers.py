@@ -33,7 +33,9 @@ def numbers_of(info: Mapping[str, Any]) -> dict[str, float | Unfit]:
     """What the info of the last step of one environment reports, in types that can be sent to another process."""
     flags = [info[flag] for flag in FLAGS if info.get(flag) is not None]
     given = info.get(NUMBERS)
-    if given is not None and not isinstance(given, Mapping):
+    if isinstance(given, Unfit):
+        given = {NUMBERS: given}
+    elif given is not None and not isinstance(given, Mapping):
         given = {NUMBERS: Unfit(f"is {_described(given)}, not a dict of numbers")}
     reported = {**({"success": flags[0]} if flags else {}), **(given or {})}
     return {str(name): _number(str(name), value) for name, value in reported.items()}
@@ -107,10 +109,13 @@ def _unbatched(batch: Any, count: int) -> list[Any]:
         rows: list[dict[str, Any]] = [{} for _ in range(count)]
         for name, values in batch.items():
             if not (isinstance(name, str) and name[:1] == "_" and name[1:] in batch):
-                given = batch.get(f"_{name}", np.ones(count, bool))
+                given = batch.get(f"_{name}")
+                if given is None or len(given) != count:
+                    given = np.ones(count, bool)
                 for row, value, there in zip(rows, _unbatched(values, count), given, strict=True):
                     row |= {name: value} if there else {}
         return rows
-    if np.ndim(batch) == 0 or len(batch) != count:
+    sized = hasattr(batch, "__len__") and not isinstance(batch, str | bytes)
+    if not sized or (isinstance(batch, np.ndarray) and not batch.ndim) or len(batch) != count:
         return [Unfit(f"is {_described(batch)} for {count} environments together")] * count
     return list(batch)

@@ -103,6 +103,22 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def newest_metrics(folder: Path, size: int = 1 << 16) -> list[dict[str, Any]]:
+    """The rows in the last `size` bytes of a run's `metrics.jsonl`: enough to say how far it is."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        start = max(path.stat().st_size - size, 0)
+        file.seek(start)
+        lines = file.read().splitlines()[1 if start else 0 :]  # the first one may have lost its beginning
+    rows = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
 def average(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Mean of each metric over `rows` of device scalars, fetched at once, without the NaN of skipped updates."""
     fetched = jax.device_get(rows)

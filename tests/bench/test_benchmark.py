@@ -93,6 +93,12 @@ def test_methods_that_a_task_leaves_out(tmp_path: Path) -> None:
         ("tasks: {CartPole-v1: {goals: 3}}", "unknown field 'goals'"),
         ("tasks: {CartPole-v1: {low: 5, high: 5}}", "give both, low below high"),
         ("tasks: {CartPole-v1: {low: 5}}", "give both, low below high"),
+        ("tasks: {CartPole-v1: {low: abc, high: 5}}", "low is 'abc': it should be a number"),
+        ("tasks: {CartPole-v1: {steps: 1.5}}", "steps is 1.5: it should be a whole number"),
+        ("seeds: 0\ntasks: {CartPole-v1: {}}", "seeds is 0: it should be a whole number from 1 on"),
+        ("tasks: {CartPole-v1: 5}", "got 5 for the values of a task"),
+        ("tasks: {CartPole-v1: {budgets: {dqn: 5}}}", "no method 'dqn'"),
+        ("tasks: {CartPole-v1: {budgets: {dreamer: 5}}}", "are those of other methods than dreamer"),
         ("methods: [dqn]\ntasks: {CartPole-v1: {}}", "no method 'dqn': choose from dreamer, ppo, sac, random"),
     ],
 )
@@ -101,6 +107,18 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, said: str)
     path.write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_benchmark([str(path)])
+
+
+def test_numbers_that_yaml_reads_as_texts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("title: 5\ntasks: {CartPole-v1: {steps: 1e5, low: 0, high: 1e2}}")
+    benchmark = load_benchmark([str(path)])
+    assert benchmark.tasks[0].steps == 100_000 and benchmark.tasks[0].high == 100.0 and benchmark.title == "5"
+
+
+def test_another_preset_brings_its_own_budget() -> None:
+    benchmark = load_benchmark(["dmc_proprio"], ["classic"])
+    assert {task.steps for task in benchmark.tasks} == {12_000} and benchmark.changed == ("preset classic",)
 
 
 def test_unknown_names_are_told() -> None:

@@ -155,7 +155,16 @@ def test_damaged_metrics_do_not_end_the_launcher(tmp_path: Path) -> None:
     path.write_text("{damaged\n" + path.read_text())
     run = Run(job)
     run.look()
-    assert run.step == 0
+    assert (run.step, run.score) == (1000, 4.0)
+
+
+def test_a_screen_shows_what_is_at_work_and_counts_the_rest() -> None:
+    runs = [Run(Job(TASKS[0], "dreamer", seed, "x", 1), state="waiting") for seed in range(40)]
+    runs[3].state, runs[7].state = "running", "failed"
+    launcher = module.Launcher(runs, 1, quiet())
+    table = launcher.table()
+    assert table.row_count == 2 and table.caption == "38 waiting, 1 running, 1 failed"
+    assert module.Launcher(runs[:5], 1, quiet()).table().row_count == 5
 
 
 def test_runs_do_not_outlive_a_launcher_that_was_killed(tmp_path: Path) -> None:

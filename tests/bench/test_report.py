@@ -91,7 +91,12 @@ def test_the_pages(jobs: list[Job], tmp_path: Path) -> None:
     content = write_report(BENCHMARK, jobs, folder, "dreamer-agent bench two")
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(content))
     page = (folder / "report.md").read_text()
-    assert "# Two tasks" in page and "How it was done." in page and "`dreamer-agent bench two`" in page
+    assert (
+        "# Two tasks" in page
+        and "Changed here" not in page
+        and "How it was done." in page
+        and "`dreamer-agent bench two`" in page
+    )
     assert "| CartPole-v1 | dreamer_agent | 1,000 | 2 | 255.0 (30.0 to 480.0) |" in page
     assert "| dmc:ball_in_cup_catch | dreamer_agent | 60,000 (120,000 frames) | 2 |" in page
     assert "| method | seeds | 0 to 50K frames | 50K to 100K frames |" in page
@@ -221,3 +226,14 @@ def test_numbers_as_text() -> None:
     assert reached(task, [10, None, 30]) == "30 (10 to never; 2 of 3)"
     assert reached(task, [10, None]) == "> budget (10 to never; 1 of 2)"
     assert reached(task, [10.0]) == "10" and reached({"threshold": None}, [1]) == "-"
+
+
+def test_what_was_changed_is_said(jobs: list[Job], tmp_path: Path) -> None:
+    changed = with_settings(BENCHMARK.select([CUP.env]), size="1m")
+    job, _ = jobs_of(changed, tmp_path / "changed")
+    finish(job, [1.0, 2.0], 2.0)
+    write_report(changed, [job], tmp_path / "report", "command")
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "**Changed here: size 1m.**" in page and "dmc_proprio, size 1m" in page
+    both = with_settings(BENCHMARK, steps=900, overrides=["replay.ratio=8"])
+    assert both.changed == ("900 env steps", "replay.ratio=8")

@@ -223,3 +223,16 @@ def test_an_episode_that_a_fault_cuts_reports_nothing(tmp_path: Any) -> None:
         (episodes,) = of_episodes(rows_of(env, 24))
     assert env.faults == 1
     assert episodes[0] == {} and episodes[1:] == [{"success": 1.0}] * len(episodes[1:]) and len(episodes) >= 3
+
+
+def test_ragged_and_flagless_infos_of_a_vector_environment_are_told_or_read() -> None:
+    ended = np.ones(2, bool)
+    with pytest.warns(UserWarning, match="reports of an episode as 'a' is left out"):
+        assert EpisodeNumbers(2).read({"episode_numbers": {"a": [[1.0], [1.0, 2.0]]}}, ended) is None
+    with pytest.warns(UserWarning, match=r"is of the type list|is an array of the shape"):
+        assert EpisodeNumbers(2).read({"episode_numbers": {"a": [1.0, 2.0, 3.0]}}, ended) is None
+    with pytest.warns(UserWarning, match="for 2 environments together") as said:
+        assert EpisodeNumbers(2).read({"episode_numbers": np.float32(3.0)}, ended) is None
+    assert "Unfit" not in str(said[0].message)
+    found = EpisodeNumbers(2).read({"success": np.array([1.0, 0.0]), "_success": None}, ended)
+    assert found is not None and found["success"].tolist() == [1.0, 0.0]

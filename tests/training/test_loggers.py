@@ -18,7 +18,7 @@ import pytest
 from dreamer_agent.config import Config, load_config, to_dict
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.training.loggers import LOGGERS, register_logger
-from dreamer_agent.training.metrics import MetricsWriter, check_loggers, read_metrics
+from dreamer_agent.training.metrics import MetricsWriter, check_loggers, newest_metrics, read_metrics
 
 
 def with_loggers(*names: str) -> Config:
@@ -323,3 +323,12 @@ def test_wandb_itself_writes_a_run_offline(tmp_path: Path, monkeypatch: pytest.M
     assert identity == (tmp_path / "wandb_id.txt").read_text().strip()
     assert len(runs) == 2 and all(list(run.glob("*.wandb")) for run in runs)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()] == [10, 20]
+
+
+def test_the_newest_rows_are_read_from_the_end(tmp_path: Path) -> None:
+    assert newest_metrics(tmp_path) == []
+    rows = [json.dumps({"step": step}) for step in range(100)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(["{broken", *rows, '{"step": 1']))
+    assert [row["step"] for row in newest_metrics(tmp_path)] == list(range(100))
+    end = newest_metrics(tmp_path, size=60)
+    assert end and end[-1]["step"] == 99 and len(end) < 6

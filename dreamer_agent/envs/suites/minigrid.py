@@ -43,6 +43,8 @@ def make_task(
     if view not in VIEWS:
         raise ConfigError(f"env.kwargs.view is '{view}': choose pixels or symbols.")
     env = build(f"minigrid:{name}", partial(gym.make, name, disable_env_checker=True), kwargs)
+    if not isinstance(env.unwrapped, library("minigrid", "minigrid.minigrid_env").MiniGridEnv):
+        refuse_unknown("minigrid", name, tasks())
     if view == "pixels":
         env = wrappers.RGBImgPartialObsWrapper(env, tile_size=tile_size)
     told = name.startswith("BabyAI-") if mission is None else mission

@@ -30,7 +30,8 @@ class PlaygroundEnv:
         def load(**own: Any) -> Any:
             if not own.keys() <= set(settings):
                 raise ValueError(f"its settings are {', '.join(sorted(settings))}")
-            return registry.load(name, config_overrides={"impl": "jax", **own})
+            ours = {"impl": "jax"} if "impl" in settings else {}
+            return registry.load(name, config_overrides={**ours, **own})
 
         self.env = build(f"playground:{name}", load, kwargs)
         self.time_limit = int(kwargs.get("episode_length", settings.episode_length))

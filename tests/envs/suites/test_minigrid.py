@@ -125,6 +125,8 @@ def test_what_cannot_be_made_is_told() -> None:
         ConfigError, match=r"no environment 'BabyAI-GoToRedBal-v0' \('BabyAI-GoToRedBall-v0' is the"
     ):
         make_env(EnvConfig(id="minigrid:BabyAI-GoToRedBal-v0"))
+    with pytest.raises(ConfigError, match="no environment 'CartPole-v1'"):
+        make_env(EnvConfig(id="minigrid:CartPole-v1"))
     with pytest.raises(ConfigError, match="view is 'smell': choose pixels or symbols"):
         make_env(EnvConfig(id=EMPTY, kwargs={"view": "smell"}))
     with pytest.raises(ConfigError, match=r"does not take env\.kwargs {'gravitas': 1}"):
