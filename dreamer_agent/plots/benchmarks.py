@@ -35,8 +35,11 @@ def draw_benchmark(panels: Sequence[Panel], path: Path) -> None:
     rows = -(-len(panels) // columns)
     fig = figure(5.4 * columns, 4.4 * rows)
     axes = fig.subplots(rows, columns, squeeze=False).ravel()
+    groups = dict.fromkeys(label for panel in panels for label in panel.groups)
+    others = dict.fromkeys(label for panel in panels for label in panel.published)
+    colors = dict(zip(groups, cycle(SERIES), strict=False)) | dict(zip(others, cycle(PUBLISHED), strict=False))
     for axis, panel in zip(axes, panels, strict=False):
-        _draw(axis, panel)
+        _draw(axis, panel, colors)
     for axis in axes[len(panels) :]:
         axis.axis("off")
     save(fig, path)
@@ -55,12 +58,14 @@ def draw_profiles(profiles: Mapping[str, Mapping[str, Sequence[float]]], scale: 
     save(fig, path)
 
 
-def _draw(axis: Any, panel: Panel) -> None:
-    for (label, curves), color in zip(panel.groups.items(), cycle(SERIES), strict=False):
-        draw_group(axis, label, [curve for curve in curves if len(curve[0])], color)
+def _draw(axis: Any, panel: Panel, colors: Mapping[str, str]) -> None:
+    for label, curves in panel.groups.items():
+        draw_group(axis, label, [curve for curve in curves if len(curve[0])], colors[label])
     ends = [curve[0][-1] for curves in panel.groups.values() for curve in curves if len(curve[0])]
-    for (label, (steps, values)), color in zip(panel.published.items(), cycle(PUBLISHED), strict=False):
-        axis.plot(steps, values, color=color, ls="--", lw=1.3, marker=".", ms=4, label=f"published: {label}")
+    for label, (steps, values) in panel.published.items():
+        axis.plot(
+            steps, values, color=colors[label], ls="--", lw=1.3, marker=".", ms=4, label=f"published: {label}"
+        )
     for label, value in panel.lines.items():
         axis.axhline(value, color="grey", ls=":", lw=1, label=f"{label}: {value:,.4g}")
     if panel.log:
