@@ -228,7 +228,9 @@ def test_an_episode_that_a_fault_cuts_reports_nothing(tmp_path: Any) -> None:
 def test_ragged_and_flagless_infos_of_a_vector_environment_are_told_or_read() -> None:
     ended = np.ones(2, bool)
     with pytest.warns(UserWarning, match="reports of an episode as 'a' is left out"):
-        assert EpisodeNumbers(2).read({"episode_numbers": {"a": [[1.0], [1.0, 2.0]]}}, ended) is None
+        found = EpisodeNumbers(2).read({"episode_numbers": {"a": [[1.0], [1.0, 2.0]]}}, ended)
+    assert found is not None
+    np.testing.assert_equal(found["a"], [1.0, np.nan])
     with pytest.warns(UserWarning, match=r"is of the type list|is an array of the shape"):
         assert EpisodeNumbers(2).read({"episode_numbers": {"a": [1.0, 2.0, 3.0]}}, ended) is None
     with pytest.warns(UserWarning, match="for 2 environments together") as said:
