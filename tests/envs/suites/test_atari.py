@@ -14,7 +14,7 @@ from dreamer_agent.config import EnvConfig, load_config
 from dreamer_agent.envs import make_env
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 from tests.envs.test_state import assert_goes_on
 
 atari: Any = pytest.importorskip("dreamer_agent.envs.suites.atari")
@@ -114,4 +114,4 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 def test_it_trains(tmp_path: Path) -> None:
     installed()
-    trains("atari:pong", "atari100k", tmp_path, "env.kwargs.size=16", "env.kwargs.max_frames=400")
+    assert_trains("atari:pong", "atari100k", tmp_path, "env.kwargs.size=16", "env.kwargs.max_frames=400")

@@ -11,7 +11,7 @@ import pytest
 from dreamer_agent.config import EnvConfig
 from dreamer_agent.envs import make_env
 from dreamer_agent.errors import ConfigError, MissingExtraError
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 
 
 def test_one_setting_of_every_experiment_steps() -> None:
@@ -60,4 +60,4 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 def test_it_trains(tmp_path: Path) -> None:
     pytest.importorskip("bsuite")
-    trains("bsuite:catch/0", "bsuite", tmp_path)
+    assert_trains("bsuite:catch/0", "bsuite", tmp_path)

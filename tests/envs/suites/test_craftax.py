@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from dreamer_agent.config import load_config
-from tests.envs.suites.training import trains
+from tests.envs.suites.training import assert_trains
 
 
 def test_it_trains(tmp_path: Path) -> None:
     pytest.importorskip("craftax")
-    trains("craftax:Craftax-Classic-Symbolic-v1", "craftax", tmp_path)
+    assert_trains("craftax:Craftax-Classic-Symbolic-v1", "craftax", tmp_path)
 
 
 def test_the_preset_is_that_of_crafter_for_a_million_steps() -> None:

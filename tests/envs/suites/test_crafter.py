@@ -18,7 +18,7 @@ from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training.metrics import read_metrics
 from tests.conftest import TEST_SIZE
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 
 LIMIT = 20
 
@@ -57,7 +57,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 def test_it_trains(tmp_path: Path) -> None:
     pytest.importorskip("crafter")
-    trains("crafter:reward", "crafter", tmp_path, "env.kwargs.size=36", "env.kwargs.length=10")
+    assert_trains("crafter:reward", "crafter", tmp_path, "env.kwargs.size=36", "env.kwargs.length=10")
 
 
 def test_the_last_step_reports_every_achievement() -> None:

@@ -12,7 +12,7 @@ import pytest
 from dreamer_agent.config import EnvConfig, load_config
 from dreamer_agent.envs import make_env
 from dreamer_agent.errors import ConfigError, MissingExtraError
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 from tests.envs.test_state import assert_goes_on
 
 
@@ -97,12 +97,12 @@ def test_what_cannot_be_made_is_told() -> None:
 
 
 def test_it_trains_from_numbers(tmp_path: Path) -> None:
-    trains("dmc:cartpole_swingup", "dmc_proprio", tmp_path)
+    assert_trains("dmc:cartpole_swingup", "dmc_proprio", tmp_path)
 
 
 def test_it_trains_from_pixels(tmp_path: Path) -> None:
     draws()
-    trains("dmc:cartpole_swingup", "dmc_vision", tmp_path, "env.kwargs.size=16")
+    assert_trains("dmc:cartpole_swingup", "dmc_vision", tmp_path, "env.kwargs.size=16")
 
 
 def test_presets_say_the_protocol() -> None:

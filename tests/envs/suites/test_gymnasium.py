@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_a_task_of_each_extra_steps(
 def test_mujoco_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("mujoco")
-    trains("HalfCheetah-v5", "mujoco", tmp_path)
+    assert_trains("HalfCheetah-v5", "mujoco", tmp_path)
 
 
 def test_box2d_trains(tmp_path: Path) -> None:
     pytest.importorskip("Box2D")
-    trains("LunarLander-v3", "classic", tmp_path)
+    assert_trains("LunarLander-v3", "classic", tmp_path)

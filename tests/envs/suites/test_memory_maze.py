@@ -15,7 +15,7 @@ from dreamer_agent.envs import Rows, make_env
 from dreamer_agent.envs.catalogue import LIBRARIES
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 
 ID = "memory_maze:9x9"
 
@@ -73,7 +73,7 @@ def test_nothing_to_draw_with_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_trains(tmp_path: Path) -> None:
     maze()
-    trains(ID, "memory_maze", tmp_path, "env.num_envs=1", "replay.prefill=16")
+    assert_trains(ID, "memory_maze", tmp_path, "env.num_envs=1", "replay.prefill=16")
 
 
 def test_the_preset_says_the_protocol() -> None:

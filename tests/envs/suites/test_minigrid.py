@@ -14,7 +14,7 @@ from dreamer_agent.envs import make_env
 from dreamer_agent.envs.suites import minigrid as suite
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 
 EMPTY, BABY = "minigrid:MiniGrid-Empty-5x5-v0", "minigrid:BabyAI-GoToRedBallGrey-v0"
 OWN = (0, 3, 6)  # the agent's own cell of the first environment: the middle of the near edge
@@ -140,4 +140,4 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 
 def test_symbols_and_a_mission_train(tmp_path: Path) -> None:
-    trains(BABY, "minigrid", tmp_path, "env.kwargs.words=8")
+    assert_trains(BABY, "minigrid", tmp_path, "env.kwargs.words=8")

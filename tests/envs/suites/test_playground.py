@@ -13,7 +13,7 @@ from dreamer_agent.envs import make_env
 from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
-from tests.envs.suites.training import trains
+from tests.envs.suites.training import assert_trains
 
 ID, LIMIT = "playground:CartpoleBalance", 3
 
@@ -54,4 +54,4 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 
 def test_it_trains(tmp_path: Path) -> None:
-    trains(ID, "classic", tmp_path)
+    assert_trains(ID, "classic", tmp_path)

@@ -14,7 +14,7 @@ from dreamer_agent.envs import make_env
 from dreamer_agent.envs.suites import procgen as suite
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
-from tests.envs.suites.training import played, trains
+from tests.envs.suites.training import assert_trains, played
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_what_is_missing_is_named(envpool: None, monkeypatch: pytest.MonkeyPatch
 
 
 def test_it_trains(envpool: None, tmp_path: Path) -> None:
-    trains("procgen:coinrun", "procgen", tmp_path)
+    assert_trains("procgen:coinrun", "procgen", tmp_path)
 
 
 def test_the_preset_says_the_protocol() -> None:

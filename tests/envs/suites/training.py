@@ -15,7 +15,7 @@ from tests.conftest import TEST_SIZE
 SMALL = (*TEST_SIZE, "replay.ratio=16", "replay.prefill=24", "train.log_every=20", "env.num_envs=2")
 
 
-def trains(id: str, preset: str, folder: Path, *overrides: str) -> None:
+def assert_trains(id: str, preset: str, folder: Path, *overrides: str) -> None:
     """Train a small agent for some updates with the environments of `preset`."""
     dreamer = Dreamer(id, preset, config=[*SMALL, *overrides], run=folder / "run", quiet=True)
     before = load_config([preset]).env
