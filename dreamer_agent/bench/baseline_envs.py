@@ -39,7 +39,7 @@ def vector_env(env: EnvConfig, settings: Settings, count: int, max_length: int |
         env = replace(env, **settings.env)
     owner = make_env(env, count)
     single = [_prepared(one, max_length) for one in _single(owner, env)]
-    vector = DummyVecEnv([lambda one=one: one for one in single])
+    vector: Any = DummyVecEnv([iter([one]).__next__ for one in single])  # it takes functions that make them
     vector.owner = owner  # which would close them when it goes
     return VecMonitor(vector)
 

@@ -64,7 +64,7 @@ def train_baseline(method: str, env: EnvConfig, steps: int, seed: int, folder: P
     settings = settings_of(method, env.id)
     if steps < 1 or episodes < 1:
         raise ConfigError(f"A baseline needs at least one step and one episode; got {steps} and {episodes}.")
-    asked = _asked(method, env, steps, seed, episodes, settings)
+    asked = asked_of(method, env, steps, seed, episodes)
     if _finished(folder, asked):
         return
     _prepare_torch()
@@ -84,7 +84,7 @@ def train_baseline(method: str, env: EnvConfig, steps: int, seed: int, folder: P
 
 def is_finished(method: str, env: EnvConfig, steps: int, seed: int, folder: Path, episodes: int = 20) -> bool:
     """Whether `folder` holds this very run, whole; `RunDirectoryError` where it holds something else."""
-    return _finished(folder, _asked(method, env, steps, seed, episodes, settings_of(method, env.id)))
+    return _finished(folder, asked_of(method, env, steps, seed, episodes))
 
 
 def _train(method: str, vector: Any, settings: Settings, steps: int, seed: int, folder: Path) -> Trained:
@@ -171,10 +171,9 @@ def _prepare_torch() -> None:
     torch.set_num_threads(1)
 
 
-def _asked(
-    method: str, env: EnvConfig, steps: int, seed: int, episodes: int, settings: Settings
-) -> dict[str, Any]:
-    """What `settings.json` holds."""
+def asked_of(method: str, env: EnvConfig, steps: int, seed: int, episodes: int) -> dict[str, Any]:
+    """What `settings.json` holds: all that the run depends on."""
+    settings = settings_of(method, env.id)
     made = {"id": env.id, "action_repeat": env.action_repeat, "kwargs": dict(env.kwargs)}
     given = {"method": method, "env": made, "steps": steps, "seed": seed, "episodes": episodes}
     return json.loads(json.dumps({**given, "hyperparameters": asdict(settings)}))

@@ -23,16 +23,18 @@ from dreamer_agent.interrupt import REQUEUE
 
 def run_benchmark(
     benchmark: Benchmark, folder: Path, at_once: int = 1, only_report: bool = False, gated: bool = False,
-    report: Path | None = None, seeds: Sequence[int] | None = None,
+    report: Path | None = None, seeds: Sequence[int] | None = None, tasks: Sequence[str] = (),
 ) -> int:  # fmt: skip
-    """Do all runs of `benchmark` below `folder` that are not finished there, then write the report to `report`.
+    """Do the runs of `benchmark` below `folder` that are not finished there, then write the report to `report`.
 
-    Without a folder of its own the report lies in `folder`. Gives an exit code: 0; 1 where a run failed or a gate
+    `tasks` and `seeds` choose among its runs; the report has those of earlier calls, too (`write_report`).
+    Without a folder of its own it lies in `folder`. Gives an exit code: 0; 1 where a run failed or a gate
     was not passed (`gated`); 75 where a signal has ended it, and the same call goes on.
     """
-    check_benchmark(benchmark, gated)
+    chosen = benchmark.select(tasks)
+    check_benchmark(chosen, gated)
     console = Console(highlight=False, soft_wrap=True)
-    jobs = jobs_of(benchmark, folder, seeds)
+    jobs = jobs_of(chosen, folder, seeds)
     if not jobs:
         raise ConfigError("No task of the benchmark can be trained by these methods: choose others.")
     code = 0
@@ -54,7 +56,7 @@ def run_benchmark(
     command = "dreamer-agent " + " ".join(shlex.quote(word) for word in _shown(sys.argv[1:]))
     content = write_report(benchmark, jobs, place, command)
     console.print(f"report: {place / 'report.md'}, {place / 'report.html'}")
-    if gated and not _passed(console, gate(content), benchmark):
+    if gated and not _passed(console, gate(content), chosen):
         code = 1
     return code
 
@@ -72,6 +74,7 @@ def _passed(console: Console, found: Sequence[tuple[str, float, float, bool]], b
     """Print the gate of each task, and whether all were passed."""
     wanted = {task.env for task in benchmark.tasks if task.gate is not None}
     table = Table("task", "median score", "gate", "", title="gate")
+    found = [one for one in found if one[0] in wanted]
     for env, least, median, passed in found:
         table.add_row(env, f"{median:,.4g}", f"{least:,.4g}", "passed" if passed else "[red]not passed[/]")
     for env in sorted(wanted - {env for env, *_ in found}):

@@ -50,7 +50,8 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
             parts.append("![Performance profile](profile.png)")
     parts += ["## Runs", _runs(content), "## Where they ran", _machines(content)]
     parts.append(
-        f"Written by `{content['command']}`; all numbers are in `report.json`, the curves in `curves.json`."
+        f"Last written by `{content['command']}`. All numbers are in `report.json`, the curves in `curves.json`, "
+        "what is known of each run in `records/`."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -184,13 +185,12 @@ def _runs(content: dict[str, Any]) -> str:
     for task in content["tasks"]:
         for method, one in task["methods"].items():
             for seed in one["seeds"]:
-                ours = method == OURS
                 score = f"{number(seed['score'])} ± {number(seed['score_std'])} ({seed['episodes']})"
                 rows.append([
                     task["env"], LABELS.get(method, method), str(seed["seed"]), f"{seed['env_steps']:,}",
                     f"{seed['updates']:,}", score,
                     f"{seed['minutes']:.1f}", seed["settings"],
-                    f"`{task['config_hash']}`" if ours else "-", f"`{seed['provenance']['commit']}`",
+                    f"`{seed['config_hash']}`", f"`{seed['provenance']['commit']}`",
                 ])  # fmt: skip
     return table(
         ["task", "method", "seed", "env steps", "updates", "score ± sd (episodes)", "minutes", "settings",

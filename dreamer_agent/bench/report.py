@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_agent.bench.benchmark import LABELS, Benchmark
+from dreamer_agent.bench.finished import Finished, finished_of
 from dreamer_agent.bench.jobs import Job
 from dreamer_agent.bench.page import markdown
-from dreamer_agent.bench.results import Finished, collect, finished_of, overlay
+from dreamer_agent.bench.records import keep, recorded
+from dreamer_agent.bench.results import collect, overlay
 from dreamer_agent.bench.text import short
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import write_text
@@ -29,13 +31,18 @@ th { background: #f3f3f3; } img { max-width: 100%; } code { background: #f3f3f3;
 def write_report(benchmark: Benchmark, jobs: Sequence[Job], folder: Path, command: str) -> dict[str, Any]:
     """Write `report.md`, `report.html`, `report.json`, `curves.json` and figures; gives the JSON's content.
 
-    Only finished runs count; others are named in the report. Raises `RunDirectoryError` where there are none.
+    The report is on the finished ones of `jobs`, whose records are kept beside it, and on every other run of
+    `benchmark` that has a record there; runs that do not count are named in it. Raises `RunDirectoryError` where
+    no run does.
     """
-    finished, missing = finished_of(jobs)
+    here, unfinished = finished_of(jobs)
+    keep(here, folder)
+    finished, unfit = recorded(benchmark, folder)
     if not finished:
         raise RunDirectoryError("There is nothing to report: no run of the benchmark is finished there.")
+    known = {one.key for one in finished}
+    missing = [one for one in unfinished if (one["task"], one["method"], one["seed"]) not in known] + unfit
     content = {"command": command, **collect(benchmark, finished, missing)}
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.json", json.dumps(content, indent=1) + "\n")
     write_text(folder / "curves.json", json.dumps(overlay(finished)) + "\n")
     figures = _draw(content, finished, folder)

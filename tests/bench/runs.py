@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from dreamer_agent.bench.baseline_settings import settings_of
-from dreamer_agent.bench.baselines import SETTINGS, _asked
+from dreamer_agent.bench.baselines import SETTINGS, asked_of
 from dreamer_agent.bench.benchmark import OURS
 from dreamer_agent.bench.jobs import Job
 from dreamer_agent.config import save_config
@@ -45,6 +44,5 @@ def finish(job: Job, returns: Sequence[float], score: float, mode: float | None 
     if job.method == OURS:
         save_config(job.task.config(job.seed, job.episodes), job.folder / "config.yaml")
         return
-    env, settings = job.task.env_config(job.method), settings_of(job.method, job.task.env)
-    asked = _asked(job.method, env, job.steps, job.seed, job.episodes, settings)
+    asked = asked_of(job.method, job.task.env_config(job.method), job.steps, job.seed, job.episodes)
     (job.folder / SETTINGS).write_text(json.dumps(asked))

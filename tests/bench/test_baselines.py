@@ -65,7 +65,6 @@ def test_the_settings_of_cartpole_are_those_of_the_zoo() -> None:
 
 def test_every_setting_is_an_argument_of_its_algorithm() -> None:
     content = yaml.safe_load(FILE.read_text())
-    assert len(content["ppo"]) == 8 and len(content["sac"]) == 3
     for method, algorithm in (("ppo", sb3.PPO), ("sac", sb3.SAC)):
         known = inspect.signature(algorithm).parameters
         for task in content[method]:

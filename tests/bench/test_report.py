@@ -10,10 +10,11 @@ import pytest
 
 from dreamer_agent.bench.benchmark import Benchmark, Task, with_settings
 from dreamer_agent.bench.command import _shown, run_benchmark
+from dreamer_agent.bench.finished import config_hash, finished_of
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.reference import FILE, published
 from dreamer_agent.bench.report import write_report
-from dreamer_agent.bench.results import collect, config_hash, finished_of, gate, overlay
+from dreamer_agent.bench.results import collect, gate, overlay
 from dreamer_agent.bench.text import interval, number, reached, short, spread
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from tests.bench.runs import finish
@@ -128,7 +129,7 @@ def test_the_gate(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "two"])
     run = dict(folder=tmp_path, only_report=True, gated=True)
     assert run_benchmark(BENCHMARK, **run) == 1
-    assert run_benchmark(BENCHMARK.select(["dmc:ball_in_cup_catch"]), **run) == 0
+    assert run_benchmark(BENCHMARK, **run, tasks=["dmc:ball_in_cup_catch"]) == 0
     assert run_benchmark(BENCHMARK, tmp_path, only_report=True) == 0
     with pytest.raises(RunDirectoryError, match="no run of the benchmark is finished"):
         run_benchmark(BENCHMARK, tmp_path / "elsewhere", only_report=True)
