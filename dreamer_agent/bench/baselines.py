@@ -16,9 +16,10 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from dreamer_agent.bench.baseline_envs import check_actions, vector_env, wrapped
 from dreamer_agent.bench.baseline_record import Recorder, evaluate
@@ -33,6 +34,7 @@ from dreamer_agent.config import EnvConfig, TrainConfig
 from dreamer_agent.errors import ConfigError, DreamerError, RunDirectoryError, missing_extra
 from dreamer_agent.files import write_text
 from dreamer_agent.training.evaluate import EVALUATION_SEED, Evaluation
+from dreamer_agent.training.lock import locked
 from dreamer_agent.training.run_directory import provenance
 
 PACKAGES = ("stable-baselines3", "torch")
@@ -59,7 +61,7 @@ def train_baseline(method: str, env: EnvConfig, steps: int, seed: int, folder: P
 
     A run does not resume: in a folder without `evaluation.json` it begins anew, and one that is finished is left
     as it is. Raises `ConfigError` for what cannot be run, `RunDirectoryError` where `folder` holds something
-    else, and `MissingExtraError` without stable-baselines3.
+    else or another process is at work, and `MissingExtraError` without stable-baselines3.
     """
     settings = settings_of(method, env.id)
     if steps < 1 or episodes < 1:
@@ -71,15 +73,15 @@ def train_baseline(method: str, env: EnvConfig, steps: int, seed: int, folder: P
     vector = vector_env(env, settings, settings.n_envs)
     try:
         check_actions(method, env.id, vector.action_space)
-        _begin(folder, asked)
-        train = _train_randomly if method == "random" else _train
-        trained = train(method, wrapped(vector, settings), settings, steps, seed, folder)
-        trained.recorder.close()
-        scores = [evaluation.summary() for evaluation in _evaluations(trained, env, settings, seed, episodes)]
+        with closing(_begin(folder, asked)):
+            train = _train_randomly if method == "random" else _train
+            trained = train(method, wrapped(vector, settings), settings, steps, seed, folder)
+            trained.recorder.close()
+            scores = [one.summary() for one in _evaluations(trained, env, settings, seed, episodes)]
+            content = {"env_steps": trained.recorder.env_steps, "updates": trained.updates, "scores": scores}
+            write_text(folder / RESULT, json.dumps(content, indent=2) + "\n")
     finally:
         vector.close()
-    content = {"env_steps": trained.recorder.env_steps, "updates": trained.updates, "scores": scores}
-    write_text(folder / RESULT, json.dumps(content, indent=2) + "\n")
 
 
 def is_finished(method: str, env: EnvConfig, steps: int, seed: int, folder: Path, episodes: int = 20) -> bool:
@@ -202,14 +204,16 @@ def _finished(folder: Path, asked: dict[str, Any]) -> bool:
     return True
 
 
-def _begin(folder: Path, asked: dict[str, Any]) -> None:
-    """Make `folder` that of a run that has not begun."""
+def _begin(folder: Path, asked: dict[str, Any]) -> IO[bytes]:
+    """Make `folder` that of a run that has not begun; gives its lock."""
     folder.mkdir(parents=True, exist_ok=True)
+    lock = locked(folder)
     (folder / "metrics.jsonl").unlink(missing_ok=True)
     origin = provenance()
     origin["packages"] |= {name: importlib.metadata.version(name) for name in PACKAGES}
     write_text(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
     write_text(folder / SETTINGS, json.dumps(asked, indent=2) + "\n")
+    return lock
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from dreamer_agent.errors import DreamerError, RunDirectoryError
 from dreamer_agent.registry import in_one_line
 
 DONE = "evaluation.json"
+WAIT = 120.0  # seconds for a process that still saves what it has learned
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def job_from(text: str) -> Job:
 def work(job: Job) -> None:
     """Train and score; goes on where an earlier process stopped."""
     from dreamer_agent import api
+    from dreamer_agent.training.lock import check_free
 
+    check_free(job.folder, WAIT)
     if job.method == OURS:
         api.train(job.task.config(job.seed, job.episodes), job.folder)
         return

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -35,10 +35,11 @@ from dreamer_agent.training.checkpoint import (
     complete,
     sound,
 )
+from dreamer_agent.training.lock import locked
 from dreamer_agent.training.memory import trim
 from dreamer_agent.version import VERSION
 
-LOCK, DAMAGED_FOLDER = ".lock", "damaged"
+DAMAGED_FOLDER = "damaged"
 
 
 class Snapshot(NamedTuple):
@@ -75,7 +76,7 @@ class Checkpoints:
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = _locked(self.run)
+        self.lock = locked(self.run)
         for folder in (self.folder, self.run / BEST):
             _tidy(folder)
         self.best_score = self._known_best()
@@ -225,29 +226,6 @@ class Checkpoints:
 def on_host(state: AgentState) -> dict[str, Any]:
     """The learner's arrays as copies in main memory, which later updates leave as they are."""
     return jax.tree.map(lambda x: np.array(x), jax.device_get(state._asdict()))
-
-
-def _locked(run: Path) -> IO[bytes]:
-    """A file that no other process can lock until it is closed, or this process is gone."""
-    file = (run / LOCK).open("ab")
-    try:
-        import fcntl
-
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
-        raise RunDirectoryError(
-            f"{run} is being trained by another process: wait for it, end it, or give another run directory."
-        ) from error
-    except (ImportError, OSError):  # a system or a file system without locks
-        pass
-    return file
-
-
-def check_free(run: Path) -> None:
-    """Raise `RunDirectoryError` where another process trains in `run`; nothing is written."""
-    if (run / LOCK).exists():
-        _locked(run).close()
 
 
 def _exchange(new: Path, folder: Path) -> None:

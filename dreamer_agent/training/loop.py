@@ -30,9 +30,10 @@ from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, memory
 from dreamer_agent.training.callbacks import Callback, as_callbacks
 from dreamer_agent.training.checkpoint import Checkpoint
-from dreamer_agent.training.checkpoints import Checkpoints, check_free
+from dreamer_agent.training.checkpoints import Checkpoints
 from dreamer_agent.training.driver import Driver, Launched, env_steps
 from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
+from dreamer_agent.training.lock import check_free
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
 from dreamer_agent.training.opening import EnvFactory, check_folder, introduction, make_replay, prepare_folder
 from dreamer_agent.training.progress import Counters, Stopwatch, Window, crossed

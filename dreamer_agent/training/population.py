@@ -24,10 +24,10 @@ from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryErro
 from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.training import budget
 from dreamer_agent.training.checkpoint import sound
-from dreamer_agent.training.checkpoints import check_free
 from dreamer_agent.training.device_loop import DeviceTrainer, span
 from dreamer_agent.training.device_program import Loop, Program
 from dreamer_agent.training.evaluate import Evaluation
+from dreamer_agent.training.lock import check_free
 from dreamer_agent.training.opening import EnvFactory, check_folder, prepare_folder
 from dreamer_agent.training.progress import crossed
 from dreamer_agent.training.saving import resumed

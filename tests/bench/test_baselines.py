@@ -241,6 +241,20 @@ def test_a_run_begins_anew_until_it_is_finished(tmp_path: Path) -> None:
         train_baseline("random", cartpole, 600, 0, tmp_path / "other", 1)
 
 
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path, monkeypatch) -> None:
+    train_baseline("random", EnvConfig(id=COUNTED), 20, 0, tmp_path / "run", 1)
+    (tmp_path / "run" / "evaluation.json").unlink()
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+
+    def taken(folder: Path) -> None:
+        raise RunDirectoryError(f"{folder} is being trained by another process")
+
+    monkeypatch.setattr(baselines, "locked", taken)
+    with pytest.raises(RunDirectoryError, match="another process"):
+        train_baseline("random", EnvConfig(id=COUNTED), 20, 0, tmp_path / "run", 1)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
 def test_the_command_says_what_came_out(tmp_path: Path, capsys) -> None:
     run = ["--run", str(tmp_path / "run"), "--episodes", "2", "--steps", "20"]
     assert main(["random", COUNTED, "--action-repeat", "2", *run]) == 0

@@ -264,7 +264,7 @@ def test_the_checkpoint_after_so_many_updates_is_found(run: Run) -> None:
 
 
 def test_a_second_process_is_told_before_it_changes_anything(run: Run) -> None:
-    code = f"import sys, pathlib, {module.__name__} as m; m.check_free(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib, dreamer_agent.training.lock as m; m.check_free(pathlib.Path(sys.argv[1]))"
     told = subprocess.run([sys.executable, "-c", code, str(run.folder)], capture_output=True, text=True)
     assert told.returncode and "is being trained by another process" in told.stderr
 
