@@ -143,7 +143,7 @@ def evaluate(
     if result["episodes_cut"]:
         typer.echo(f"{result['episodes_cut']} did not end and were cut at train.eval_max_length env steps")
     if video:
-        for path in plots.plot_episodes(run, min(episodes, 3), explore=not mode, seed=seed):
+        for path in plots.plot_episodes(run, min(episodes, 3), explore=not mode, seed=seed, best=best):
             typer.echo(path)
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer_agent.api import dream_run, load_run, output_folder, run_config, run_folder, run_metrics
+from dreamer_agent.api import dream_run, load_saved, output_folder, run_config, run_folder, run_metrics
 from dreamer_agent.config import Config, flatten, to_dict
 from dreamer_agent.plots.curves import Curve, curve, draw_panels
 from dreamer_agent.plots.dream import draw_images, draw_vectors
@@ -64,14 +64,14 @@ def plot_dream(
 
 
 def plot_episodes(
-    run: str | Path, episodes: int = 3, explore: bool = True, seed: int | None = None
+    run: str | Path, episodes: int = 3, explore: bool = True, seed: int | None = None, best: bool = False
 ) -> list[Path]:
-    """Videos of fresh episodes of the newest checkpoint of `run`, in its folder `videos/`; gives their paths.
+    """Videos of fresh episodes of the newest checkpoint of `run`, or of the one with the best return (`best`).
 
-    `explore` samples actions; else the mode is taken. Raises a `DreamerError` where the environment has no
+    They are written to its folder `videos/`; gives their paths. `explore` samples actions; else the mode is taken. Raises a `DreamerError` where the environment has no
     pictures to show.
     """
-    agent, state, config = load_run(run)
+    agent, state, config, _ = load_saved(run, best)
     seed = config.seed if seed is None else seed
     policy, paths = "sampled" if explore else "mode", []
     env, render, fps = film(config.env, seed)
@@ -82,7 +82,8 @@ def plot_episodes(
         )
         for number, recording in enumerate(recordings, 1):
             frames = episode_frames(recording, f"{config.env.id}, {policy} actions, episode {number}")
-            path = output_folder(run) / "videos" / f"{policy}_episode_{number}.gif"
+            name = f"{'best_' if best else ''}{policy}_episode_{number}.gif"
+            path = output_folder(run) / "videos" / name
             paths += write_video(frames, path, fps)
     finally:
         env.close()

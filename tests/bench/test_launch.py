@@ -209,3 +209,11 @@ def test_a_real_run_from_the_command_to_the_report(tmp_path: Path, monkeypatch: 
     assert "| CartPole-v1 | dreamer_agent | 200 | 1 |" in page
     assert "`dreamer-agent bench CartPole-v1`" in page and str(tmp_path) not in page
     assert str(tmp_path) not in (tmp_path / "report.json").read_text()
+
+
+def test_runs_beside_each_other_share_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    monkeypatch.delenv(name, raising=False)
+    assert name not in module.environment(1) and module.environment(3)[name] == "0.250"
+    monkeypatch.setenv(name, "0.9")
+    assert module.environment(3)[name] == "0.9"

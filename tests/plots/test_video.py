@@ -179,3 +179,16 @@ def test_tensorboard_may_be_missing(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     log_picture(tmp_path / "board", "dream", tmp_path / "none.png", step=0)
     assert not (tmp_path / "board").exists()
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_the_checkpoint_that_is_scored_is_the_one_that_is_filmed(monkeypatch, best: bool) -> None:
+    from dreamer_agent.errors import RunDirectoryError
+    from dreamer_agent.plots import plot_episodes, runs
+
+    def load(run: str, asked: bool) -> None:
+        raise RunDirectoryError(f"{run}, best={asked}")
+
+    monkeypatch.setattr(runs, "load_saved", load)
+    with pytest.raises(RunDirectoryError, match=f"somewhere, best={best}"):
+        plot_episodes("somewhere", best=best)
