@@ -68,8 +68,8 @@ def plot_episodes(
 ) -> list[Path]:
     """Videos of fresh episodes of the newest checkpoint of `run`, or of the one with the best return (`best`).
 
-    They are written to its folder `videos/`; gives their paths. `explore` samples actions; else the mode is taken. Raises a `DreamerError` where the environment has no
-    pictures to show.
+    They are written to its folder `videos/`; gives their paths. `explore` samples actions; else the mode is
+    taken. Raises a `DreamerError` where the environment has no pictures to show.
     """
     agent, state, config, _ = load_saved(run, best)
     seed = config.seed if seed is None else seed
