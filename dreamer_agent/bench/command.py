@@ -14,11 +14,12 @@ from rich.table import Table
 
 from dreamer_agent.bench.benchmark import OURS, Benchmark, check_methods
 from dreamer_agent.bench.jobs import jobs_of
-from dreamer_agent.bench.launch import launch
 from dreamer_agent.bench.report import write_report
 from dreamer_agent.bench.results import gate
 from dreamer_agent.errors import ConfigError, missing_extra
 from dreamer_agent.interrupt import REQUEUE
+from dreamer_agent.launch.local import launch
+from dreamer_agent.launch.work import name_of
 
 
 def run_benchmark(
@@ -47,7 +48,7 @@ def run_benchmark(
             return REQUEUE
         for run in runs:
             if run.state == "failed":
-                console.print(f"failed: {run.job.task.env}, {run.job.method}, seed {run.job.seed}: {run.why}")
+                console.print(f"failed: {name_of(run.work)}: {run.why}")
                 code = 1
         if any(run.state == "stopped" for run in runs):
             console.print(f"stopped; what was learned is in {folder}; the same command goes on from there")

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +15,8 @@ from typing import Any
 
 from dreamer_agent.bench.benchmark import OURS, Benchmark, Task
 from dreamer_agent.config import read_config
-from dreamer_agent.errors import DreamerError, RunDirectoryError
-from dreamer_agent.registry import in_one_line
+from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.launch import worker
 
 DONE = "evaluation.json"
 WAIT = 120.0  # seconds for a process that still saves what it has learned
@@ -42,9 +38,9 @@ class Job:
         return Path(self.root) / self.task.folder / f"{self.method}-{self.seed}"
 
     @property
-    def log(self) -> Path:
-        """What its process prints; beside the run directory, which holds nothing but the run."""
-        return self.folder.with_name(self.folder.name + ".log")
+    def shown(self) -> dict[str, str]:
+        """What names it in a table."""
+        return {"task": self.task.env, "method": self.method, "seed": str(self.seed)}
 
     @property
     def steps(self) -> int:
@@ -58,6 +54,18 @@ class Job:
             return None
         content = json.loads(path.read_text())
         return content if content["env_steps"] >= self.steps else None
+
+    def finished(self) -> bool:
+        """Whether it has trained for all of its steps and is scored."""
+        return self.evaluation() is not None
+
+    def check(self) -> None:
+        """Raise a `DreamerError` where the run directory holds another run, finished or not."""
+        check(self)
+
+    def command(self) -> list[str]:
+        """What its process executes."""
+        return [sys.executable, "-m", "dreamer_agent.bench.jobs", self.text()]
 
     def text(self) -> str:
         """The job as JSON."""
@@ -120,45 +128,5 @@ def check(job: Job) -> None:
         raise RunDirectoryError(f"{str(error).partition(': give')[0]}: give another --out.") from error
 
 
-def told(error: Exception) -> str:
-    """What went wrong, in one line; our own errors are sentences."""
-    return str(error) if isinstance(error, DreamerError) else in_one_line(error)
-
-
-def pin(cores: Sequence[int]) -> None:
-    """Have this process, and what it starts, use only `cores` where the system can."""
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-
-
-def end_with_parent(seconds: float = 1.0) -> None:
-    """Ask this process to save and end once the one that started it is gone."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(seconds)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the job in the first argument, on the cores in the second."""
-    from dreamer_agent.interrupt import REQUEUE, requeued
-
-    end_with_parent()
-    pin([int(core) for core in arguments[1].split(",") if core] if len(arguments) > 1 else [])
-    try:
-        with requeued():
-            work(job_from(arguments[0]))
-    except KeyboardInterrupt:
-        return REQUEUE
-    except DreamerError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(worker.main(lambda: work(job_from(sys.argv[1])), *sys.argv[2:]))

@@ -15,15 +15,13 @@ import psutil
 import pytest
 from rich.console import Console
 
-from dreamer_agent.bench import launch as module
-from dreamer_agent.bench.benchmark import Benchmark, Task, load_benchmark, with_settings
-from dreamer_agent.bench.command import run_benchmark
-from dreamer_agent.bench.jobs import Job, check, jobs_of, pin
-from dreamer_agent.bench.launch import Run, launch, shares
-from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.bench.benchmark import Benchmark, Task
+from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.interrupt import REQUEUE
+from dreamer_agent.launch import local as module
+from dreamer_agent.launch.local import Run, launch
+from dreamer_agent.launch.work import log_of
 from tests.bench.runs import finish
-from tests.conftest import TEST_SIZE
 
 TASKS = tuple(Task(f"CartPole-v{number}", 1000, ("classic",)) for number in range(3))
 
@@ -52,10 +50,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Fake processes that take so many seconds, and a launcher that looks often."""
     seconds = [0.5]
 
-    def command(run: Run) -> list[str]:
-        return [sys.executable, "-c", WORKER, str(run.job.folder), run.job.task.env, str(seconds[0])]
+    def command(job: Job) -> list[str]:
+        return [sys.executable, "-c", WORKER, str(job.folder), job.task.env, str(seconds[0])]
 
-    monkeypatch.setattr(module, "command", command)
+    monkeypatch.setattr(Job, "command", command)
     monkeypatch.setattr(module, "POLL", 0.05)
     return seconds
 
@@ -70,7 +68,7 @@ def test_a_failure_stops_no_other_run(tmp_path: Path, quick: list[float]) -> Non
     assert [run.state for run in runs] == ["done", "failed", "done"]
     assert runs[0].score == 9.0 and runs[0].step == 500
     assert "it broke (exit code 1" in runs[1].why
-    assert runs[1].job.log.read_text() == "at work\nit broke\n"
+    assert log_of(runs[1].work).read_text() == "at work\nit broke\n"
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "CartPole-v0 dreamer seed 0: running" in said and "CartPole-v1 dreamer seed 0: failed" in said
 
@@ -121,28 +119,16 @@ def test_a_signal_saves_all_and_the_same_call_goes_on(tmp_path: Path, quick: lis
     assert [run.state for run in launch(jobs, 1, quiet())] == ["done", "done"]
 
 
-def test_another_run_in_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
-    (job,) = jobs_of(Benchmark("b", (Task("CartPole-v1", 1000, ("classic",)),), seeds=1), tmp_path)
-    finish(job, [3.0], 5.0)
-    check(job)
-    other = Task("CartPole-v1", 1000, ("classic",), overrides={"replay": {"ratio": 8}})
-    changed = Job(other, job.method, job.seed, job.root, job.episodes)
-    with pytest.raises(RunDirectoryError, match=r"replay\.ratio=128.*give another --out"):
-        check(changed)
-    (run,) = launch([changed], 1, quiet())
-    assert run.state == "failed" and "replay.ratio=128" in run.why
-
-
 def test_a_signal_while_a_run_is_started_reaches_it(tmp_path: Path, quick, monkeypatch) -> None:
     (job,) = jobs_of(Benchmark("b", TASKS[:1], seeds=1), tmp_path)
-    start = module.command
+    start = Job.command
 
-    def interrupted(run: Run) -> list[str]:
+    def interrupted(job: Job) -> list[str]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return start(run)
+        return start(job)
 
     quick[0] = 60.0
-    monkeypatch.setattr(module, "command", interrupted)
+    monkeypatch.setattr(Job, "command", interrupted)
     began = time.monotonic()
     (run,) = launch([job], 1, quiet())
     assert run.state == "stopped" and time.monotonic() - began < 50
@@ -169,7 +155,7 @@ def test_a_screen_shows_what_is_at_work_and_counts_the_rest() -> None:
 
 def test_runs_do_not_outlive_a_launcher_that_was_killed(tmp_path: Path) -> None:
     child = (
-        "import sys, time; from pathlib import Path; from dreamer_agent.bench.jobs import end_with_parent; "
+        "import sys, time; from pathlib import Path; from dreamer_agent.launch.worker import end_with_parent; "
         "end_with_parent(0.1); Path(sys.argv[1]).write_text('up'); time.sleep(60)"
     )
     parent = (
@@ -185,35 +171,53 @@ def test_runs_do_not_outlive_a_launcher_that_was_killed(tmp_path: Path) -> None:
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
-def test_each_run_has_its_share_of_the_cores() -> None:
-    cores = sorted(os.sched_getaffinity(0))
-    assert shares(1) == [tuple(cores)]
-    apart = shares(len(cores))
-    assert sorted(core for share in apart for core in share) == cores
-    more = shares(2 * len(cores))
-    assert len(more) == 2 * len(cores) and all(len(share) == 1 for share in more)
-    pin([])
-    assert sorted(os.sched_getaffinity(0)) == cores
+def killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, how: str = "os.kill(os.getpid(), 9)"
+) -> Job:
+    """A run whose first `times` processes are killed."""
+    (job,) = jobs_of(Benchmark("b", TASKS[:1], seeds=1), tmp_path)
+    killer = f"""
+import os, sys
+from pathlib import Path
+lives = Path(sys.argv[1]).with_suffix(".lives")
+count = len(lives.read_text()) if lives.exists() else 0
+lives.parent.mkdir(parents=True, exist_ok=True)
+lives.write_text("x" * (count + 1))
+if count < {times}:
+    {how}
+"""
+    command = [sys.executable, "-c", killer + WORKER, str(job.folder), job.task.env, "0"]
+    monkeypatch.setattr(Job, "command", lambda _: command)
+    monkeypatch.setattr(module, "POLL", 0.05)
+    return job
 
 
-def test_a_real_run_from_the_command_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = [*TEST_SIZE, "replay.prefill=64", "replay.ratio=16", "env.num_envs=2"]
-    benchmark = with_settings(
-        load_benchmark(["CartPole-v1"], ["classic"]), steps=200, overrides=small, episodes=3
-    )
-    monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "CartPole-v1", "--out", str(tmp_path)])
-    assert run_benchmark(benchmark, tmp_path, seeds=[5]) == 0
-    assert (tmp_path / "CartPole-v1" / "dreamer-5" / "checkpoints").is_dir()
-    page = (tmp_path / "report.md").read_text()
-    assert "| CartPole-v1 | dreamer_agent | 200 | 1 |" in page
-    assert "`dreamer-agent bench CartPole-v1`" in page and str(tmp_path) not in page
-    assert str(tmp_path) not in (tmp_path / "report.json").read_text()
+@pytest.mark.parametrize("how", ["os.kill(os.getpid(), 9)", "sys.exit(75)"])
+def test_a_run_that_was_killed_is_started_again(tmp_path: Path, monkeypatch, how: str) -> None:
+    console = quiet()
+    (run,) = launch([killed(tmp_path, monkeypatch, 2, how)], 1, console, retries=2)
+    assert (run.state, run.retried) == ("done", 2)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert said.count("it goes on") == 2 and ("killed by SIGKILL" in said or "exit code 75" in said)
 
 
-def test_runs_beside_each_other_share_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
-    monkeypatch.delenv(name, raising=False)
-    assert name not in module.environment(1) and module.environment(3)[name] == "0.250"
-    monkeypatch.setenv(name, "0.9")
-    assert module.environment(3)[name] == "0.9"
+def test_it_is_given_up_after_so_many_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = launch([killed(tmp_path, monkeypatch, 5)], 1, quiet(), retries=1)
+    assert (run.state, run.retried) == ("failed", 1) and "killed by SIGKILL" in run.why
+
+
+def test_a_failure_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = launch([killed(tmp_path, monkeypatch, 5, "sys.exit('it broke')")], 1, quiet(), retries=3)
+    assert (run.state, run.retried) == ("failed", 0) and "it broke (exit code 1" in run.why
+
+
+def test_what_is_left_of_all_runs() -> None:
+    runs = [Run(Job(TASKS[0], "dreamer", seed, "x", 1)) for seed in range(4)]
+    launcher = module.Launcher(runs, 2, quiet())
+    assert launcher.left() is None
+    now = time.monotonic()
+    for run in runs[:2]:
+        run.state, run.began, run.step = "running", (now - 100, 0.0), 500.0
+    runs[3].state, runs[3].score = "done", 7.0
+    assert launcher.left() == pytest.approx((500 + 500 + 1000) * 0.2 / 2, rel=0.01)
+    assert "about 0:03:" in str(launcher.table().caption) and "best so far 7" in str(launcher.table().caption)

@@ -1,11 +1,9 @@
-"""Many runs in processes of their own, some at a time, with a table of how far they are."""
+"""Many runs in processes of this machine, some at a time, with a table of how far they are."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,9 +16,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from dreamer_agent.bench.jobs import Job, check, told
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.interrupt import REQUEUE, on_interrupt
+from dreamer_agent.launch.devices import Share, shares
+from dreamer_agent.launch.work import Work, log_of, name_of, told
 from dreamer_agent.training.metrics import newest_metrics
 
 POLL = 1.0  # seconds between looks at the processes
@@ -31,21 +30,22 @@ STATES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red",
 
 @dataclass
 class Run:
-    """A job and the process that works on it."""
+    """A run and the process that works on it."""
 
-    job: Job
+    work: Work
     state: str = "waiting"
     why: str = ""  # of a failure
     process: subprocess.Popen | None = None
-    cores: tuple[int, ...] = ()
+    share: Share = field(default_factory=Share)
     began: tuple[float, float] = (0.0, 0.0)  # when its process did, and at which env step
     step: float = 0.0
     score: float | None = None
+    retried: int = 0  # how often it was started again
 
     def look(self) -> None:
         """Read how far it is."""
         try:
-            rows = newest_metrics(self.job.folder)
+            rows = newest_metrics(self.work.folder)
         except OSError:  # the process that writes them will say what is wrong
             return
         self.step = max((row["step"] for row in rows), default=0.0)
@@ -56,35 +56,36 @@ class Run:
         seconds, steps = time.monotonic() - self.began[0], self.step - self.began[1]
         if self.state != "running" or steps <= 0:
             return None
-        return seconds / steps * max(self.job.steps - self.step, 0)
+        return seconds / steps * max(self.work.steps - self.step, 0)
 
 
 @dataclass
 class Launcher:
-    """Works through jobs, `jobs` at a time, each on its share of the cores that this process may use."""
+    """Works through runs, `at_once` at a time, each on its share of the machine."""
 
     runs: list[Run]
-    jobs: int
+    at_once: int
     console: Console
+    retries: int = 0
     stopping: bool = False
     told: dict[str, str] = field(default_factory=dict)
 
     def work(self) -> None:
         """Until all are done, failed, or a signal asks to end."""
-        free = shares(min(self.jobs, len(self.runs)))
+        free = shares(max(1, min(self.at_once, len(self.runs))))
         try:
             self._work(free)
         finally:
             self._end_all()
 
-    def _work(self, free: list[tuple[int, ...]]) -> None:
+    def _work(self, free: list[Share]) -> None:
         last = 0.0
         with on_interrupt(self._stop), self._shown() as live:
             while any(run.state in ("waiting", "running") for run in self.runs):
                 for run in self.runs:
                     if run.state == "running" and run.process and run.process.poll() is not None:
                         self._end(run)
-                        free.append(run.cores)
+                        free.append(run.share)
                     if run.state == "waiting" and (free or self.stopping):
                         self._begin(run, free)
                 if time.monotonic() - last > LOOK:
@@ -96,13 +97,13 @@ class Launcher:
                 time.sleep(POLL)
             self._tell(live)
 
-    def _begin(self, run: Run, free: list[tuple[int, ...]]) -> None:
+    def _begin(self, run: Run, free: list[Share]) -> None:
         if self.stopping:
             run.state = "stopped"
             return
         try:
-            check(run.job)
-            if run.job.evaluation() is not None:
+            run.work.check()
+            if run.work.finished():
                 run.look()
                 run.state = "done"
                 return
@@ -110,30 +111,39 @@ class Launcher:
             run.state, run.why = "failed", told(error)
             return
         run.look()
-        run.cores, run.began, run.state = free.pop(0), (time.monotonic(), run.step), "running"
-        run.job.log.parent.mkdir(parents=True, exist_ok=True)
-        with run.job.log.open("ab") as log:
+        run.share, run.began, run.state = free.pop(0), (time.monotonic(), run.step), "running"
+        log_of(run.work).parent.mkdir(parents=True, exist_ok=True)
+        with log_of(run.work).open("ab") as log:
             run.process = subprocess.Popen(
-                command(run),
+                [*run.work.command(), ",".join(map(str, run.share.cores))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(self.jobs),
+                env=run.share.environment(),
                 start_new_session=True,
             )
         if self.stopping:  # a signal came while it was started
             self._ask(run)
 
     def _end(self, run: Run) -> None:
+        """What became of a run whose process has ended; one that was killed or sent away is tried again."""
         assert run.process is not None
         run.look()
         code = run.process.returncode
-        if run.job.evaluation() is not None:
+        if run.work.finished():
             run.state = "done"
-        elif self.stopping or code == REQUEUE:
+        elif self.stopping:
+            run.state = "stopped"
+        elif (code < 0 or code == REQUEUE) and run.retried < self.retries:
+            run.state, run.retried = "waiting", run.retried + 1
+            self.console.print(f"{name_of(run.work)}: {ended(code)} at {run.step:,.0f} env steps; it goes on")
+        elif code == REQUEUE:
             run.state = "stopped"
         else:
-            run.state, run.why = "failed", f"{_last_line(run.job.log)} (exit code {code}, see {run.job.log})"
+            run.state, run.why = (
+                "failed",
+                f"{_last_line(log_of(run.work))} ({ended(code)}, see {log_of(run.work)})",
+            )
 
     def _stop(self, _: int) -> None:
         """Ask all processes to save and end.
@@ -170,71 +180,76 @@ class Launcher:
             live.update(self.table())
             return
         for run in self.runs:
-            name = f"{run.job.task.env} {run.job.method} seed {run.job.seed}"
+            name = name_of(run.work)
             if self.told.get(name, "waiting") != run.state:
                 self.told[name] = run.state
                 score = "" if run.score is None else f", return {run.score:,.4g}"
                 why = f": {run.why}" if run.why else ""
                 self.console.print(
-                    f"{name}: {run.state} at {run.step:,.0f}/{run.job.steps:,} env steps{score}{why}"
+                    f"{name}: {run.state} at {run.step:,.0f}/{run.work.steps:,} env steps{score}{why}"
                 )
 
     def table(self) -> Table:
-        """State, env steps, newest return and time left of the runs."""
+        """State, env steps, newest return and time left of the runs, and of all together."""
         table = Table(box=None, pad_edge=False)
-        for column in ("task", "method", "seed", "state", "env steps", "return", "left"):
-            table.add_column(column, justify="left" if column in ("task", "method", "state") else "right")
+        columns = list(self.runs[0].work.shown) if self.runs else []
+        for column in (*columns, "state", "env steps", "return", "left"):
+            table.add_column(column, justify="right" if column in ("env steps", "return", "left") else "left")
         for run in self._listed():
-            left = run.left()
             table.add_row(
-                run.job.task.env, run.job.method, str(run.job.seed), f"[{STATES[run.state]}]{run.state}[/]",
-                f"{run.step:,.0f}/{run.job.steps:,}", "-" if run.score is None else f"{run.score:,.4g}",
-                "-" if left is None else f"{int(left // 3600)}:{int(left // 60) % 60:02d}:{int(left) % 60:02d}",
+                *run.work.shown.values(), f"[{STATES[run.state]}]{run.state}[/]",
+                f"{run.step:,.0f}/{run.work.steps:,}", "-" if run.score is None else f"{run.score:,.4g}",
+                clock(run.left()),
             )  # fmt: skip
         counts = Counter(run.state for run in self.runs)
-        table.caption = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        said = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+        left, best = self.left(), max((run.score for run in self.runs if run.score is not None), default=None)
+        said += [f"about {clock(left)} left"] if left is not None else []
+        said += [f"best so far {best:,.4g}"] if best is not None else []
+        table.caption = ", ".join(said)
         return table
+
+    def left(self) -> float | None:
+        """Seconds until all are done, at the mean pace of those at work; None before they have one."""
+        paces = [
+            (time.monotonic() - run.began[0]) / (run.step - run.began[1])
+            for run in self.runs
+            if run.state == "running" and run.step > run.began[1]
+        ]
+        if not paces:
+            return None
+        steps = [max(run.work.steps - run.step, 0) for run in self.runs if run.state in ("running", "waiting")]
+        return sum(steps) * sum(paces) / len(paces) / max(1, min(self.at_once, len(steps)))
 
     def _listed(self) -> list[Run]:
         """All runs; where they are too many for a screen, those at work and those that failed."""
         if len(self.runs) <= LISTED:
             return self.runs
-        return [run for run in self.runs if run.state in ("running", "failed")]
+        return [run for run in self.runs if run.state in ("running", "failed")][:LISTED]
 
 
-def launch(jobs: Sequence[Job], at_once: int, console: Console | None = None) -> list[Run]:
-    """Work through `jobs`, `at_once` at a time; what is finished is left as it is, what was begun goes on.
+def launch(works: Sequence[Work], at_once: int, console: Console | None = None, retries: int = 0) -> list[Run]:
+    """Work through `works`, `at_once` at a time; what is finished is left as it is, what was begun goes on.
 
-    A run that fails does not stop the others. Gives all with their states; those that a signal has ended
-    are "stopped" and have saved.
+    A run that fails does not stop the others; one whose process was killed, or asked to end by somebody else, is
+    started again up to `retries` times. Gives all with their states; those that a signal to this process has
+    ended are "stopped" and have saved.
     """
-    launcher = Launcher([Run(job) for job in jobs], at_once, console or Console())
+    launcher = Launcher([Run(work) for work in works], at_once, console or Console(), retries)
     launcher.work()
     return launcher.runs
 
 
-def command(run: Run) -> list[str]:
-    """What a run's process executes."""
-    cores = ",".join(map(str, run.cores))
-    return [sys.executable, "-m", "dreamer_agent.bench.jobs", run.job.text(), cores]
+def ended(code: int) -> str:
+    """How a process ended, from its exit code."""
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
-def environment(at_once: int) -> dict[str, str]:
-    """The variables of a run's process: where several run at once, each takes its share of a GPU's memory.
-
-    That of one process alone is 0.75, JAX's default; what the user has set stays.
-    """
-    share = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.75 / at_once:.3f}"} if at_once > 1 else {}
-    return share | dict(os.environ)
-
-
-def shares(count: int) -> list[tuple[int, ...]]:
-    """The cores that this process may use in `count` equal parts; parts overlap where there are fewer cores."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [()] * count
-    cores = sorted(os.sched_getaffinity(0))
-    width = max(len(cores) // count, 1)
-    return [tuple(cores[(part * width + i) % len(cores)] for i in range(width)) for part in range(count)]
+def clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds."""
+    if seconds is None:
+        return "-"
+    return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"
 
 
 def _last_line(path: Path) -> str:

@@ -1,0 +1,50 @@
+"""What launchers work through: runs, each with a run directory, that a process of their own trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from dreamer_agent.errors import DreamerError
+from dreamer_agent.registry import in_one_line
+
+
+class Work(Protocol):
+    """One run, as launchers see it. Everything about how far it is lies in its run directory."""
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """What a table says of it, column by column; together they name it."""
+
+    @property
+    def folder(self) -> Path:
+        """Its run directory."""
+
+    @property
+    def steps(self) -> int:
+        """Its budget in env steps."""
+
+    def check(self) -> None:
+        """Raise a `DreamerError` where the run directory holds something else."""
+
+    def finished(self) -> bool:
+        """Whether it was trained for all of its steps and scored."""
+
+    def command(self) -> list[str]:
+        """What a process executes to train it or to go on; launchers add its cores ("0,1") as an argument."""
+
+
+def log_of(work: Work) -> Path:
+    """What its process prints; beside the run directory, which holds nothing but the run."""
+    return work.folder.with_name(work.folder.name + ".log")
+
+
+def name_of(work: Work) -> str:
+    """Its name in one line."""
+    return " ".join(f"seed {value}" if key == "seed" else value for key, value in work.shown.items())
+
+
+def told(error: Exception) -> str:
+    """What went wrong, in one line; our own errors are sentences."""
+    return str(error) if isinstance(error, DreamerError) else in_one_line(error)

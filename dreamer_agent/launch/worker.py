@@ -1,0 +1,52 @@
+"""The process of one run: which cores it uses, how it ends, what its exit code says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from dreamer_agent.errors import DreamerError
+from dreamer_agent.interrupt import REQUEUE, requeued
+
+FAILED = 2  # exit code of a run that cannot be made as it is: trying again would not help
+
+
+def main(work: Callable[[], object], cores: str = "") -> int:
+    """Do `work` on `cores` ("0,1"; empty: all); gives the exit code.
+
+    0; 2 for a `DreamerError`, whose sentence is the last line printed; 75 where it was asked to end and has
+    saved. It asks itself to end once the process that started it is gone.
+    """
+    end_with_parent()
+    pin([int(core) for core in cores.split(",") if core])
+    try:
+        with requeued():
+            work()
+    except KeyboardInterrupt:
+        return REQUEUE
+    except DreamerError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return FAILED
+    return 0
+
+
+def pin(cores: Sequence[int]) -> None:
+    """Have this process, and what it starts, use only `cores` where the system can."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+def end_with_parent(seconds: float = 1.0) -> None:
+    """Ask this process to save and end once the one that started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

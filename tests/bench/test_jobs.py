@@ -1,0 +1,43 @@
+"""Runs of a benchmark: whose folder it is, and one from the command to the report."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dreamer_agent.bench.benchmark import Benchmark, Task, load_benchmark, with_settings
+from dreamer_agent.bench.command import run_benchmark
+from dreamer_agent.bench.jobs import Job, check, jobs_of
+from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.launch.local import launch
+from tests.bench.runs import finish
+from tests.conftest import TEST_SIZE
+
+
+def test_another_run_in_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (job,) = jobs_of(Benchmark("b", (Task("CartPole-v1", 1000, ("classic",)),), seeds=1), tmp_path)
+    finish(job, [3.0], 5.0)
+    check(job)
+    other = Task("CartPole-v1", 1000, ("classic",), overrides={"replay": {"ratio": 8}})
+    changed = Job(other, job.method, job.seed, job.root, job.episodes)
+    with pytest.raises(RunDirectoryError, match=r"replay\.ratio=128.*give another --out"):
+        check(changed)
+    (run,) = launch([changed], 1, Console(file=io.StringIO()))
+    assert run.state == "failed" and "replay.ratio=128" in run.why
+
+
+def test_a_real_run_from_the_command_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [*TEST_SIZE, "replay.prefill=64", "replay.ratio=16", "env.num_envs=2"]
+    benchmark = with_settings(
+        load_benchmark(["CartPole-v1"], ["classic"]), steps=200, overrides=small, episodes=3
+    )
+    monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "CartPole-v1", "--out", str(tmp_path)])
+    assert run_benchmark(benchmark, tmp_path, seeds=[5]) == 0
+    assert (tmp_path / "CartPole-v1" / "dreamer-5" / "checkpoints").is_dir()
+    page = (tmp_path / "report.md").read_text()
+    assert "| CartPole-v1 | dreamer_agent | 200 | 1 |" in page
+    assert "`dreamer-agent bench CartPole-v1`" in page and str(tmp_path) not in page
+    assert str(tmp_path) not in (tmp_path / "report.json").read_text()
