@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, dream, plot, check, export, bench, config, envs."""
+"""The command line: train, evaluate, dream, plot, check, export, bench, sweep, config, envs."""
 
 from __future__ import annotations
 
@@ -165,14 +165,25 @@ def dream(
 
 @app.command()
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories; seeds of one setting share a band.")],
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("learning_curves.png"),
+    runs: Annotated[list[Path], typer.Argument(help="Run directories (seeds share a band), or that of a sweep.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG to write (learning_curves.png); of a sweep the folder.")
+    ] = None,
     goal: Annotated[float | None, typer.Option(help="A return to mark.")] = None,
+    x: Annotated[str, typer.Option("--x", help="Of a sweep: steps, frames, updates or minutes.")] = "steps",
+    group: Annotated[str, typer.Option(help="Of a sweep: the key that has a panel for each value.")] = "env",
+    compare: Annotated[
+        str | None, typer.Option(help="Of a sweep: the key that has a line for each value.")
+    ] = None,
 ) -> None:
-    """Draw learning curves of runs."""
+    """Draw learning curves of runs; of a sweep also a table with intervals."""
     from dreamer_agent import plots
+    from dreamer_agent.sweeps.command import is_sweep, report_of
 
-    typer.echo(plots.plot_runs(runs, out, goal))
+    if len(runs) == 1 and is_sweep(runs[0]):
+        typer.echo(report_of(runs[0], x, group, compare, out))
+    else:
+        typer.echo(plots.plot_runs(runs, out or Path("learning_curves.png"), goal))
 
 
 @app.command()
@@ -295,6 +306,31 @@ def bench(
     code = run_benchmark(
         benchmark, folder, jobs, only_report, gate, report, range(first_seed, first_seed + count), task or []
     )
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The YAML file of the sweep.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for all runs.")] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", "-l", help="local: processes; vmap: as few programs as possible.")
+    ] = "local",
+    jobs: Annotated[int, typer.Option(help="Processes at a time, each on its share of the cores.", min=1)] = 1,
+    together: Annotated[int, typer.Option(help="With vmap: runs of one program at most.", min=2)] = 16,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs (default runs/sweeps/NAME).")] = None,
+    only_report: Annotated[bool, typer.Option("--only-report", help="Train nothing.")] = False,
+    retries: Annotated[int, typer.Option(help="How often a killed run is started again.", min=0)] = 2,
+) -> None:
+    """Train environments x seeds x settings as a YAML file has them, and draw what came of it.
+
+    The same command goes on where it stopped; finished runs are kept.
+    """
+    from dreamer_agent.sweeps.command import run_sweep
+
+    code = run_sweep(file, out, overrides or [], launcher, jobs, together, dry_run, only_report, retries)
     if code:
         raise typer.Exit(code)
 

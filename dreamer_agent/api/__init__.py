@@ -3,7 +3,7 @@
 from dreamer_agent.api.dreamer import Dreamer, configure, default_folder
 from dreamer_agent.api.export import export_agent
 from dreamer_agent.api.policy import Policy
-from dreamer_agent.api.population import population_configs, train_population
+from dreamer_agent.api.population import population_configs, train_population, train_together
 from dreamer_agent.api.presets import auto_presets
 from dreamer_agent.api.runs import (
     LoadedRun,
@@ -41,4 +41,5 @@ __all__ = [
     "run_metrics",
     "train",
     "train_population",
+    "train_together",
 ]

@@ -40,6 +40,25 @@ def train_population(
         population.close()
 
 
+def train_together(
+    configs: Sequence[Config], folders: Sequence[str | Path], quiet: bool = False
+) -> list[list[Evaluation]]:
+    """Train `configs`, which differ in seeds and numbers of `HYPER` only, as one program; a run in each folder.
+
+    As `train_population`, for configurations that are at hand; those of the loop on the device
+    (`train.loop=device`).
+    """
+    from dreamer_agent.training.population import Population
+
+    enable_compilation_cache()
+    population = Population.open(configs, [Path(folder) for folder in folders], None, quiet)
+    try:
+        population.run(configs[0].train.steps)
+        return population.score()
+    finally:
+        population.close()
+
+
 def population_configs(
     config: Config, seeds: int | Sequence[int], hyper: Mapping[str, Sequence[float]] | None = None
 ) -> list[Config]:

@@ -18,7 +18,7 @@ from dreamer_agent.bench.report import write_report
 from dreamer_agent.bench.results import gate
 from dreamer_agent.errors import ConfigError, missing_extra
 from dreamer_agent.interrupt import REQUEUE
-from dreamer_agent.launch.local import launch
+from dreamer_agent.launch.local import RETRIES, launch
 from dreamer_agent.launch.work import name_of
 
 
@@ -43,7 +43,7 @@ def run_benchmark(
         if set(benchmark.methods) != {OURS} and importlib.util.find_spec("stable_baselines3") is None:
             raise missing_extra("stable-baselines3", "sb3")
         try:
-            runs = launch(jobs, at_once, console)
+            runs = launch(jobs, at_once, console, RETRIES)
         except KeyboardInterrupt:  # the second one
             return REQUEUE
         for run in runs:

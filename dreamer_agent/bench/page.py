@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dreamer_agent.bench.benchmark import LABELS, OURS, REACHED
-from dreamer_agent.bench.statistics import CONFIDENCE, EPISODES
 from dreamer_agent.bench.text import interval, number, reached, short, spread, table
+from dreamer_agent.statistics import CONFIDENCE, EPISODES
 
 FIGURES = ("curves.png", "profile.png")
 

@@ -16,8 +16,8 @@ import numpy as np
 from dreamer_agent.bench.benchmark import METHODS, Benchmark, Task
 from dreamer_agent.bench.finished import Finished, config_hash
 from dreamer_agent.bench.jobs import Job
-from dreamer_agent.bench.statistics import Episodes
 from dreamer_agent.files import write_text
+from dreamer_agent.statistics import Episodes
 
 FOLDER = "records"
 FACTS = {

@@ -10,7 +10,7 @@ import numpy as np
 from dreamer_agent.bench.benchmark import LABELS, METHODS, OURS, Benchmark, Task
 from dreamer_agent.bench.finished import Finished
 from dreamer_agent.bench.reference import Published, published
-from dreamer_agent.bench.statistics import (
+from dreamer_agent.statistics import (
     Episodes,
     aggregate,
     mean_between,

@@ -24,6 +24,7 @@ from dreamer_agent.training.metrics import newest_metrics
 
 POLL = 1.0  # seconds between looks at the processes
 LOOK = 10.0  # seconds between looks at their metrics
+RETRIES = 2  # of a run whose process is killed, where a command does not say
 LISTED = 24  # runs that a screen shows
 STATES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
 

@@ -43,23 +43,25 @@ def draw_curves(groups: Groups, path: Path, title: str, goal: float | None = Non
     draw_panels({title: groups}, path, goal)
 
 
-def draw_panels(panels: Mapping[str, Groups], path: Path, goal: float | None = None) -> None:
+def draw_panels(
+    panels: Mapping[str, Groups], path: Path, goal: float | None = None, label: str = "env steps"
+) -> None:
     """A panel as of `draw_curves` for each title: returns of different environments share no axis."""
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
     fig = figure(7.0 * columns, 4.8 * rows)
     axes = fig.subplots(rows, columns, squeeze=False).ravel()
     for axis, (title, groups) in zip(axes, panels.items(), strict=False):
-        _draw_panel(axis, title, groups, goal)
+        _draw_panel(axis, title, groups, goal, label)
     for axis in axes[len(panels) :]:
         axis.axis("off")
     save(fig, path)
 
 
-def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None) -> None:
+def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None, label: str) -> None:
     filled = {label: [c for c in curves if len(c[0])] for label, curves in groups.items()}
-    for (label, curves), color in zip(filled.items(), cycle(SERIES), strict=False):
-        draw_group(axis, label, curves, color)
+    for (name, curves), color in zip(filled.items(), cycle(SERIES), strict=False):
+        draw_group(axis, name, curves, color)
     if not axis.lines:
         axis.text(0.5, 0.5, "no episode has ended yet", ha="center", va="center", transform=axis.transAxes)
     if any(len(curves) > 1 for curves in filled.values()):
@@ -67,7 +69,7 @@ def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None) -> No
         axis.fill_between([], [], color="grey", alpha=SHADE, lw=0, label="shaded: lowest to highest run")
     if goal is not None:
         axis.axhline(goal, color="grey", ls=":", label=f"goal: {goal:,g}")
-    axis.set(xlabel="env steps", ylabel="return of training episodes", title=f"{title}: learning curve")
+    axis.set(xlabel=label, ylabel="return of training episodes", title=f"{title}: learning curve")
     axis.xaxis.set_major_formatter(number)
     axis.yaxis.set_major_formatter(number)
     axis.grid(alpha=0.25)

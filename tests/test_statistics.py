@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dreamer_agent.bench.statistics import (
+from dreamer_agent.statistics import (
     Episodes,
     aggregate,
     episodes_of,

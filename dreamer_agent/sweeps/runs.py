@@ -1,0 +1,152 @@
+"""The runs of a sweep as launchers see them, and the process that trains one, or several as one program.
+
+python -m dreamer_agent.sweeps.runs RUNS CORES      # JSON: folders and configurations; what `sweep` starts
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamer_agent.config import Config, merge, read_config, to_dict, validate
+from dreamer_agent.errors import ConfigError, DreamerError, RunDirectoryError
+from dreamer_agent.launch import worker
+from dreamer_agent.sweeps.sweep import Setting
+
+DONE = "evaluation.json"
+WAIT = 120.0  # seconds for a process that still saves what it has learned
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep, in a process of its own."""
+
+    setting: Setting
+    root: Path  # folder of all runs of the sweep
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Its name."""
+        return {"run": self.setting.name}
+
+    @property
+    def folder(self) -> Path:
+        """Its run directory."""
+        return self.root / self.setting.name
+
+    @property
+    def steps(self) -> int:
+        """Its budget in env steps."""
+        return self.setting.config.train.steps
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """The scores of the finished run; None until it has trained for all of its steps."""
+        path = self.folder / DONE
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text())
+        return content if content["env_steps"] >= self.steps else None
+
+    def finished(self) -> bool:
+        """Whether it is trained and scored."""
+        return self.evaluation() is not None
+
+    def check(self) -> None:
+        """Raise a `DreamerError` where the run directory holds another run, or one of more env steps."""
+        from dreamer_agent.training import run_directory
+
+        if not (self.folder / "config.yaml").is_file():
+            return
+        held = read_config(self.folder / "config.yaml").train.steps
+        if held > self.steps:
+            raise RunDirectoryError(
+                f"{self.folder} holds a run of {held:,} env steps, but {self.steps:,} are asked for: give "
+                "another --out, or as many train.steps."
+            )
+        run_directory.check(self.folder, self.setting.config)
+
+    def command(self) -> list[str]:
+        """What its process executes."""
+        return command_of([self])
+
+
+@dataclass(frozen=True)
+class Population:
+    """Runs of a sweep that are trained as one program, in one process; the first one says how far they are."""
+
+    members: tuple[SweepRun, ...]
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """How many they are, and one of them."""
+        return {"run": f"{self.members[0].setting.name} and {len(self.members) - 1} more as one program"}
+
+    @property
+    def folder(self) -> Path:
+        """The run directory of the first one."""
+        return self.members[0].folder
+
+    @property
+    def steps(self) -> int:
+        """The budget of each in env steps."""
+        return self.members[0].steps
+
+    def finished(self) -> bool:
+        """Whether all are trained and scored."""
+        return all(member.finished() for member in self.members)
+
+    def check(self) -> None:
+        """Raise a `DreamerError` where a run directory holds another run."""
+        for member in self.members:
+            member.check()
+
+    def command(self) -> list[str]:
+        """What their process executes."""
+        return command_of(self.members)
+
+
+def command_of(runs: Sequence[SweepRun]) -> list[str]:
+    """The command that trains them, several as one program."""
+    text = json.dumps([{"folder": str(run.folder), "config": to_dict(run.setting.config)} for run in runs])
+    return [sys.executable, "-m", "dreamer_agent.sweeps.runs", text]
+
+
+def work(text: str) -> None:
+    """Train and score what `command_of` names; goes on where an earlier process stopped.
+
+    Runs that cannot be one program any more, since they were trained apart, are trained one after the other.
+    """
+    from dreamer_agent import api
+    from dreamer_agent.training.lock import check_free
+
+    runs = [(validate(merge(Config(), run["config"])), Path(run["folder"])) for run in json.loads(text)]
+    for _, folder in runs:
+        check_free(folder, WAIT)
+    if len(runs) > 1:
+        try:
+            api.train_together([config for config, _ in runs], [folder for _, folder in runs])
+            return
+        except (ConfigError, RunDirectoryError) as error:
+            print(f"not as one program: {error}", flush=True)
+    for config, folder in runs:
+        api.train(config, folder)
+
+
+def is_native(config: Config) -> bool:
+    """Whether the environment of a run is written in JAX, so that the loop can be one program on the device."""
+    from dreamer_agent.training.device_loop import DeviceTrainer
+
+    try:
+        _, env = DeviceTrainer.make_envs(validate(merge(config, {"train": {"loop": "device"}})), None)
+    except DreamerError:
+        return False
+    env.close()
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(worker.main(lambda: work(sys.argv[1]), *sys.argv[2:]))

@@ -1,0 +1,195 @@
+"""What a sweep is: presets, axes, seeds and a budget, read from YAML, and the configurations it comes to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dreamer_agent.config import Config, flatten, load_config, merge, parse_override, read_yaml, to_dict, validate
+from dreamer_agent.errors import ConfigError
+from dreamer_agent.sweeps.points import Point, points_of
+
+SPECIAL = ("preset", "size")  # keys of a point that are no values of the configuration
+LIMITS = ("runs", "env_steps", "gb", "hours")
+NOT_IDENTITY = (  # of train.*: a run goes on where they change
+    "steps", "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_episodes", "eval_envs",
+    "eval_max_length", "loop", "overlap", "loggers",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run of a sweep: what makes it different from the others, and its whole configuration."""
+
+    point: Point  # what the axes gave
+    config: Config
+    name: str  # that of its folder
+
+    @property
+    def seed(self) -> int:
+        """Its random seed."""
+        return self.config.seed
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its file has it."""
+
+    name: str
+    title: str = ""
+    about: str = ""  # what it is for; shown with its results
+    base: tuple[str, ...] = ()  # presets
+    size: str = ""  # model size, over that of the presets
+    values: Mapping[str, Any] = field(default_factory=dict)  # dotted keys, the same in all runs
+    axes: tuple[Any, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    only: tuple[Mapping[str, Any], ...] = ()  # runs that match none of them are left out, where there are any
+    exclude: tuple[Mapping[str, Any], ...] = ()  # runs that match one of them are left out
+    budget: Mapping[str, float] = field(default_factory=dict)
+    template: str = ""  # of a run's name: "{env.id}-{replay.ratio}"; by default what the axes vary
+
+    def settings(self) -> list[Setting]:
+        """All runs, the first seed of each point first; equal ones once. `ConfigError` where there are none."""
+        found: dict[str, Setting] = {}
+        points = points_of(self.axes)
+        for seed in self.seeds:
+            for point in points:
+                config = self._config(point, seed)
+                values = {**flatten(to_dict(config)), **{key: point.get(key) for key in SPECIAL}}
+                if (self.only and not _matches(values, self.only)) or _matches(values, self.exclude):
+                    continue
+                identity = identity_of(config)
+                found.setdefault(identity, Setting(point, config, f"{self._named(point, values)}-{identity}"))
+        if not found:
+            raise ConfigError(f"The sweep '{self.name}' has no runs: its filters leave out all of them.")
+        return list(found.values())
+
+    def varied(self) -> list[str]:
+        """The keys that the axes set, in their order."""
+        return list(dict.fromkeys(key for point in points_of(self.axes) for key in point))
+
+    def drawn(self) -> list[str]:
+        """The keys whose values are drawn at random."""
+        found = [key for axis in self.axes for key in axis.get("random", {}).get("values", {})]
+        return list(dict.fromkeys(found))
+
+    def _config(self, point: Point, seed: int) -> Config:
+        extra = point.get("preset", ())
+        presets = [*self.base, *([extra] if isinstance(extra, str) else extra)]
+        size = point.get("size", self.size)
+        config = load_config([*presets, *([f"size/{size}"] if size else [])])
+        for key, value in {**self.values, **point, "seed": seed}.items():
+            if key not in SPECIAL:
+                config = merge(config, nested(key, value))
+        return validate(config)
+
+    def _named(self, point: Point, values: Mapping[str, Any]) -> str:
+        """The name of a run before its identity, fit for a folder."""
+        if self.template:
+            try:
+                text = re.sub(r"\{([^{}]*)\}", lambda found: _text(values[found[1]]), self.template)
+            except KeyError as error:
+                raise ConfigError(
+                    f"The name of the sweep's runs has {{{error.args[0]}}}: known are the keys of the "
+                    "configuration, preset and size."
+                ) from None
+        else:
+            parts = [values["env.id"]] if "env.id" not in point else []
+            parts += [_text(value) if key == "env.id" else f"{key.split('.')[-1]}={_text(value)}"
+                      for key, value in point.items()]  # fmt: skip
+            text = "-".join([*map(str, parts), str(values["seed"])])
+        return re.sub(r"[^A-Za-z0-9_.=-]+", "_", text)[:120]
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+    """The sweep in a YAML file; `overrides` (key=value) are set in all runs. `ConfigError` says what is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"There is no sweep file '{path}': check the path.")
+    content = dict(read_yaml(path))
+    known = [entry.name for entry in dataclasses.fields(Sweep) if entry.name != "template"]
+    for key in content:
+        if key not in known:
+            raise ConfigError(f"{path} has the unknown field '{key}': known are {', '.join(known)}.")
+    for key in ("axes", "only", "exclude"):
+        value = content.get(key) or ()
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ConfigError(f"{path}: {key} is {value!r}: write a list.")
+        content[key] = tuple(value)
+    for key in ("only", "exclude"):
+        for filter_ in content[key]:
+            if not isinstance(filter_, Mapping) or not filter_:
+                raise ConfigError(f"{path}: {key} holds {filter_!r}: write keys and the values that match.")
+    base, values = content.get("base") or (), content.get("values") or {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: values are {values!r}: write keys and values, train.steps: 2000.")
+    values = flatten(values)
+    for override in overrides:
+        values |= flatten(parse_override(override))
+    if "seed" in values:
+        raise ConfigError(f"{path}: the seed is no value: give `seeds`, a number of them or a list.")
+    text = {key: " ".join(str(content.get(key, "")).split()) for key in ("title", "about", "size", "name")}
+    return Sweep(
+        name=path.stem, title=text["title"], about=text["about"], size=text["size"], template=text["name"],
+        base=(base,) if isinstance(base, str) else tuple(base), values=values, axes=content["axes"],
+        seeds=_seeds(path, content.get("seeds", 1)), only=content["only"], exclude=content["exclude"],
+        budget=_budget(path, content.get("budget") or {}),
+    )  # fmt: skip
+
+
+def identity_of(config: Config) -> str:
+    """The first letters of a hash over all that a run learns from: the same in every sweep that has the run."""
+    values = to_dict(config)
+    values["train"] = {key: value for key, value in values["train"].items() if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`a.b` and a value as `{"a": {"b": value}}`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _matches(values: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one of the filters fits: all its keys have (one of) its values."""
+
+    def fits(key: str, wanted: Any) -> bool:
+        if key not in values:
+            raise ConfigError(f"A filter of the sweep asks for '{key}', which is no key of the configuration.")
+        return values[key] in wanted if isinstance(wanted, list) else values[key] == wanted
+
+    return any(all(fits(key, wanted) for key, wanted in one.items()) for one in filters)
+
+
+def _seeds(path: Path, given: Any) -> tuple[int, ...]:
+    seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    good = isinstance(seeds, list) and seeds and all(isinstance(s, int) and s >= 0 for s in seeds)
+    if not good:
+        raise ConfigError(f"{path}: seeds is {given!r}: give a number of seeds, or a list of them.")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _budget(path: Path, given: Any) -> dict[str, float]:
+    if not isinstance(given, Mapping) or set(given) - set(LIMITS):
+        raise ConfigError(f"{path}: the budget is {given!r}: it may limit {', '.join(LIMITS)}.")
+    try:
+        limits = {key: float(value) for key, value in given.items()}
+    except (TypeError, ValueError):
+        raise ConfigError(f"{path}: the budget is {given!r}: give numbers.") from None
+    for key, value in limits.items():
+        if not value > 0:
+            raise ConfigError(f"{path}: the budget has {key}={value:g}: give a number above 0.")
+    return limits
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "+".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)

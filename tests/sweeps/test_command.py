@@ -1,0 +1,156 @@
+"""A sweep from its file to its report: processes, populations, kills, and what it will take."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dreamer_agent.errors import ConfigError, RunDirectoryError
+from dreamer_agent.sweeps import command as module
+from dreamer_agent.sweeps.command import is_sweep, report_of, run_sweep, runs_of
+from dreamer_agent.sweeps.plan import plan
+from dreamer_agent.sweeps.runs import Population, command_of, work
+from dreamer_agent.sweeps.split import as_programs
+from dreamer_agent.sweeps.sweep import load_sweep
+from tests.conftest import TEST_SIZE
+
+VALUES = dict(text.split("=") for text in TEST_SIZE) | {
+    "env.num_envs": 2, "replay.prefill": 64, "replay.ratio": 16, "train.steps": 150, "train.log_every": 50,
+    "train.eval_episodes": 2, "train.eval_envs": 2,
+}  # fmt: skip
+RATES = {"random": {"samples": 2, "values": {"optimizer.learning_rate": {"loguniform": [1e-4, 1e-2]}}}}
+
+
+def sweep_file(folder: Path, env: str = "CartPole-v1", **more: object) -> Path:
+    path = folder / "small.yaml"
+    content = {"title": "Small", "values": {**VALUES, "env.id": env}, "axes": [RATES], **more}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_processes_make_a_report_and_finished_runs_are_kept(tmp_path: Path, capfd) -> None:
+    path, out = sweep_file(tmp_path), tmp_path / "out"
+    assert run_sweep(path, out) == 0
+    with (out / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["done", "done"] and {row["env"] for row in rows} == {"CartPole-v1"}
+    assert len({row["optimizer.learning_rate"] for row in rows}) == 2
+    assert all(float(row["score"]) > 0 and int(row["env_steps"]) >= 150 for row in rows)
+    with (out / "curves.csv").open() as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {row["run"] for row in rows}
+    page = (out / "report.md").read_text()
+    assert "2 runs: 2 done." in page and "| CartPole-v1 | 2 of 2 |" in page
+    assert (out / "curves.png").stat().st_size > 5000
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")}
+    assert run_sweep(path, out) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("metrics.jsonl")} == before
+    assert is_sweep(out) and report_of(out, "updates", "env", None, tmp_path / "again").is_file()
+    with pytest.raises(ConfigError, match=r"does not vary 'replay\.size': it has env, seed, optimizer"):
+        report_of(out, "steps", "replay.size", None, None)
+    with pytest.raises(ConfigError, match="The axis 'epochs' is unknown"):
+        report_of(out, "epochs", "env", None, None)
+    capfd.readouterr()
+    assert run_sweep(path, out, dry=True) == 0
+    said = capfd.readouterr().out
+    assert said.count("finished") >= 3 and "2 runs, 2 finished; 0 env steps left" in said
+
+
+def test_what_can_be_one_program_is(tmp_path: Path, capfd) -> None:
+    path, out = sweep_file(tmp_path, "gymnax:CartPole-v1"), tmp_path / "out"
+    assert run_sweep(path, out, launcher="vmap") == 0
+    said = capfd.readouterr().out
+    assert "2 of 2 runs to do as 1 program on the device" in said and "and 1 more as one program: done" in said
+    runs = runs_of(load_sweep(path), out)
+    assert all(run.finished() for run in runs)
+    assert "loop: device" in (runs[1].folder / "config.yaml").read_text()
+    rates = [
+        yaml.safe_load((run.folder / "config.yaml").read_text())["optimizer"]["learning_rate"] for run in runs
+    ]
+    assert rates == [run.setting.config.optimizer.learning_rate for run in runs] and rates[0] != rates[1]
+
+
+def test_how_runs_are_split_into_programs(tmp_path: Path) -> None:
+    both = [{"grid": {"env.id": ["gymnax:CartPole-v1", "CartPole-v1"]}}, {"grid": {"replay.ratio": [8, 16]}}]
+    runs = runs_of(load_sweep(sweep_file(tmp_path, axes=both, seeds=3)), tmp_path / "out")
+    works, said = as_programs(runs, 2)
+    sizes = [len(one.members) if isinstance(one, Population) else 1 for one in works]
+    assert sizes == [1] * 6 + [2, 1, 2, 1]
+    for one in works:
+        if isinstance(one, Population):
+            assert len({member.setting.config.replay.ratio for member in one.members}) == 1
+    assert said == [
+        "4 of 12 runs to do as 2 programs on the device",
+        "in processes of their own, since they are not written in JAX: CartPole-v1",
+        "2 alone: no other run has their program",
+    ]
+
+
+def test_runs_that_were_trained_apart_go_on_apart(tmp_path: Path, monkeypatch, capsys) -> None:
+    runs = runs_of(load_sweep(sweep_file(tmp_path, "gymnax:CartPole-v1")), tmp_path / "out")
+    trained = []
+
+    def apart(configs: list, folders: list) -> None:
+        raise RunDirectoryError("they were trained apart")
+
+    monkeypatch.setattr("dreamer_agent.api.train_together", apart)
+    monkeypatch.setattr("dreamer_agent.api.train", lambda config, folder: trained.append((config, folder)))
+    work(command_of(runs)[-1])
+    assert trained == [(run.setting.config, run.folder) for run in runs]
+    assert "not as one program: they were trained apart" in capsys.readouterr().out
+
+
+def test_one_failure_leaves_the_others_alone(tmp_path: Path, capfd) -> None:
+    axes = [{"list": [{"replay.max_gb": 1e-9}, {"env.id": "CartPole-v1"}]}]
+    out = tmp_path / "out"
+    assert run_sweep(sweep_file(tmp_path, axes=axes), out) == 1
+    page = (out / "report.md").read_text()
+    assert "2 runs: 1 waiting, 1 done." in page and "**Failed: 1.**" in page
+    assert "0.00 GB are allowed" in page and "(exit code 2, see" in page
+
+
+def test_an_environment_that_does_not_exist_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no environment 'NoSuch-v1'"):
+        run_sweep(sweep_file(tmp_path, "NoSuch-v1"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_adds_up_what_is_left(tmp_path: Path) -> None:
+    runs = runs_of(load_sweep(sweep_file(tmp_path, seeds=2)), tmp_path / "out")
+    asked = []
+    found = plan(runs, lambda config: asked.append(config) or 30.0)
+    assert (found.runs, found.finished, found.env_steps, found.programs, found.timed) == (4, 0, 600, 1, 1)
+    assert found.seconds == pytest.approx(4 * 30.0) and len(asked) == 1  # the rate is no part of a program
+    assert 0 < found.gb < 0.01
+    half = runs[0].folder
+    half.mkdir(parents=True)
+    rows = [{"step": 75, "updates": 5, "time/env_steps_per_s": 25.0}]
+    (half / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = plan(runs, lambda config: pytest.fail("a pace was known"))
+    assert found.env_steps == 525 and found.seconds == pytest.approx(525 / 25)
+
+
+@pytest.mark.parametrize(
+    ("budget", "sentence"),
+    [
+        ({"runs": 1}, "needs 2 runs, its budget is 1"),
+        ({"env_steps": 299}, "needs 300 env_steps, its budget is 299"),
+        ({"gb": 1e-9}, "gb, its budget is 1e-09"),
+    ],
+)  # fmt: skip
+def test_more_than_the_budget_is_refused(tmp_path: Path, budget: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        run_sweep(sweep_file(tmp_path, budget=budget), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_in_the_call_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="There is no launcher 'slrum': choose local"):
+        run_sweep(sweep_file(tmp_path), tmp_path / "out", launcher="slrum")
+    with pytest.raises(RunDirectoryError, match="no run of the sweep 'small' has begun there"):
+        run_sweep(sweep_file(tmp_path), tmp_path / "out", only_report=True)
+    monkeypatch.setattr(module, "launch", lambda *_: pytest.fail("it was launched"))
+    assert not (tmp_path / "out").exists()
