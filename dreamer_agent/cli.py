@@ -315,7 +315,10 @@ def sweep(
     file: Annotated[Path, typer.Argument(help="The YAML file of the sweep.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for all runs.")] = None,
     launcher: Annotated[
-        str, typer.Option("--launcher", "-l", help="local: processes; vmap: as few programs as possible.")
+        str,
+        typer.Option(
+            "--launcher", "-l", help="local: processes; vmap: as few programs as possible; slurm: jobs."
+        ),
     ] = "local",
     jobs: Annotated[int, typer.Option(help="Processes at a time, each on its share of the cores.", min=1)] = 1,
     together: Annotated[int, typer.Option(help="With vmap: runs of one program at most.", min=2)] = 16,
@@ -323,6 +326,10 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Folder of the runs (default runs/sweeps/NAME).")] = None,
     only_report: Annotated[bool, typer.Option("--only-report", help="Train nothing.")] = False,
     retries: Annotated[int, typer.Option(help="How often a killed run is started again.", min=0)] = 2,
+    job: Annotated[
+        list[str] | None,
+        typer.Option(help="With slurm: key=value of a job (timeout_min, gpus_per_node, slurm_partition, ...)."),
+    ] = None,
 ) -> None:
     """Train environments x seeds x settings as a YAML file has them, and draw what came of it.
 
@@ -330,7 +337,9 @@ def sweep(
     """
     from dreamer_agent.sweeps.command import run_sweep
 
-    code = run_sweep(file, out, overrides or [], launcher, jobs, together, dry_run, only_report, retries)
+    code = run_sweep(
+        file, out, overrides or [], launcher, jobs, together, dry_run, only_report, retries, job or []
+    )
     if code:
         raise typer.Exit(code)
 

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -19,7 +17,7 @@ from rich.table import Table
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.interrupt import REQUEUE, on_interrupt
 from dreamer_agent.launch.devices import Share, shares
-from dreamer_agent.launch.work import Work, log_of, name_of, told
+from dreamer_agent.launch.work import Work, last_line, log_of, name_of, told
 from dreamer_agent.training.metrics import newest_metrics
 
 POLL = 1.0  # seconds between looks at the processes
@@ -143,7 +141,7 @@ class Launcher:
         else:
             run.state, run.why = (
                 "failed",
-                f"{_last_line(log_of(run.work))} ({ended(code)}, see {log_of(run.work)})",
+                f"{last_line(log_of(run.work))} ({ended(code)}, see {log_of(run.work)})",
             )
 
     def _stop(self, _: int) -> None:
@@ -251,8 +249,3 @@ def clock(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     return f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d}"
-
-
-def _last_line(path: Path) -> str:
-    lines: list[Any] = path.read_text(errors="replace").split("\n") if path.is_file() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")

@@ -48,3 +48,9 @@ def name_of(work: Work) -> str:
 def told(error: Exception) -> str:
     """What went wrong, in one line; our own errors are sentences."""
     return str(error) if isinstance(error, DreamerError) else in_one_line(error)
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")

@@ -21,6 +21,8 @@ def main(work: Callable[[], object], cores: str = "") -> int:
     0; 2 for a `DreamerError`, whose sentence is the last line printed; 75 where it was asked to end and has
     saved. It asks itself to end once the process that started it is gone.
     """
+    if hasattr(signal, "SIGUSR2"):  # Slurm's warning reaches it, too; the process that started it acts on it
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     end_with_parent()
     pin([int(core) for core in cores.split(",") if core])
     try:

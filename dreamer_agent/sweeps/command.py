@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
+from dreamer_agent.config import flatten, parse_override, read_yaml
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.files import write_text
 from dreamer_agent.interrupt import REQUEUE
 from dreamer_agent.launch.local import RETRIES, clock, launch
+from dreamer_agent.launch.slurm import launch_on_slurm
 from dreamer_agent.launch.work import Work, name_of
 from dreamer_agent.sweeps.plan import Plan, measured, plan
 from dreamer_agent.sweeps.report import write_report
@@ -19,7 +23,7 @@ from dreamer_agent.sweeps.runs import SweepRun
 from dreamer_agent.sweeps.split import as_programs
 from dreamer_agent.sweeps.sweep import Sweep, load_sweep
 
-LAUNCHERS = ("local", "vmap")
+LAUNCHERS = ("local", "vmap", "slurm")
 FILE = "sweep.yaml"  # the definition beside the runs, so that `plot` finds it
 LISTED = 40  # runs that a dry run lists
 TOGETHER = 16  # runs of one program
@@ -33,16 +37,17 @@ def runs_of(sweep: Sweep, folder: Path) -> list[SweepRun]:
 def run_sweep(
     path: Path, folder: Path | None = None, overrides: Sequence[str] = (), launcher: str = "local",
     at_once: int = 1, together: int = TOGETHER, dry: bool = False, only_report: bool = False,
-    retries: int = RETRIES,
+    retries: int = RETRIES, job: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Do all runs of the sweep in `path` that are not finished below `folder`, then write the report there.
 
-    `launcher` is "local" (processes, `at_once` at a time) or "vmap" (what can be one program is, up to `together`
-    runs; the rest as with "local"). A `dry` run only says what it would do. Gives an exit code: 0; 1 where a run
-    failed; 75 where a signal has ended it, and the same call goes on.
+    `launcher` is "local" (processes, `at_once` at a time), "vmap" (what can be one program is, up to `together`
+    runs; the rest as with "local") or "slurm" (a job for each; `job` has its parameters, key=value, over those of
+    the file). A `dry` run only says what it would do. Gives an exit code: 0; 1 where a run failed; 75 where a
+    signal has ended it, and the same call goes on.
     """
     if launcher not in LAUNCHERS:
-        raise ConfigError(f"There is no launcher '{launcher}': choose {' or '.join(LAUNCHERS)}.")
+        raise ConfigError(f"There is no launcher '{launcher}': choose {', '.join(LAUNCHERS)}.")
     sweep = load_sweep(path, overrides)
     folder = folder or Path("runs") / "sweeps" / sweep.name
     runs = runs_of(sweep, folder)
@@ -64,14 +69,19 @@ def run_sweep(
             for sentence in said:
                 console.print(sentence)
         try:
-            states = launch(works, at_once, console, retries)
+            if launcher == "slurm":
+                given = {**sweep.slurm, **_parameters(job)}
+                states = launch_on_slurm(works, (folder / "slurm").absolute(), given, console, retries)
+            else:
+                states = launch(works, at_once, console, retries)
         except KeyboardInterrupt:  # the second one
             return REQUEUE
         failed = {name_of(run.work): run.why for run in states if run.state == "failed"}
         for name, why in failed.items():
             console.print(f"failed: {name}: {why}")
         if any(run.state == "stopped" for run in states):
-            console.print(f"stopped; what was learned is in {folder}; the same command goes on from there")
+            learned = "" if launcher == "slurm" else f"; what was learned is in {folder}"
+            console.print(f"stopped{learned}; the same command goes on from there")
             return REQUEUE
     page = write_report(sweep, runs, folder, failed=failed)
     console.print(f"report: {page}")
@@ -89,12 +99,16 @@ def is_sweep(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+def _parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """Parameters of a job, key=value; values as YAML reads them."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        found |= parse_override(text)
+    return found
+
+
 def _keep_definition(path: Path, overrides: Sequence[str], folder: Path) -> None:
     """The file as it is, with the overrides in its values."""
-    import yaml
-
-    from dreamer_agent.config import flatten, parse_override, read_yaml
-
     content = read_yaml(path)
     values = flatten(content.get("values") or {})
     for text in overrides:

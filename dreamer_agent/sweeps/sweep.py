@@ -52,6 +52,7 @@ class Sweep:
     only: tuple[Mapping[str, Any], ...] = ()  # runs that match none of them are left out, where there are any
     exclude: tuple[Mapping[str, Any], ...] = ()  # runs that match one of them are left out
     budget: Mapping[str, float] = field(default_factory=dict)
+    slurm: Mapping[str, Any] = field(default_factory=dict)  # submitit's parameters of a job
     template: str = ""  # of a run's name: "{env.id}-{replay.ratio}"; by default what the axes vary
 
     def settings(self) -> list[Setting]:
@@ -139,7 +140,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         name=path.stem, title=text["title"], about=text["about"], size=text["size"], template=text["name"],
         base=(base,) if isinstance(base, str) else tuple(base), values=values, axes=content["axes"],
         seeds=_seeds(path, content.get("seeds", 1)), only=content["only"], exclude=content["exclude"],
-        budget=_budget(path, content.get("budget") or {}),
+        budget=_budget(path, content.get("budget") or {}), slurm=_job(path, content.get("slurm") or {}),
     )  # fmt: skip
 
 
@@ -187,6 +188,12 @@ def _budget(path: Path, given: Any) -> dict[str, float]:
         if not value > 0:
             raise ConfigError(f"{path}: the budget has {key}={value:g}: give a number above 0.")
     return limits
+
+
+def _job(path: Path, given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{path}: slurm is {given!r}: write submitit's parameters, timeout_min: 240.")
+    return dict(given)
 
 
 def _text(value: Any) -> str:

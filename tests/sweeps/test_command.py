@@ -148,7 +148,7 @@ def test_more_than_the_budget_is_refused(tmp_path: Path, budget: dict, sentence:
 
 
 def test_mistakes_in_the_call_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="There is no launcher 'slrum': choose local"):
+    with pytest.raises(ConfigError, match="There is no launcher 'slrum': choose local, vmap, slurm"):
         run_sweep(sweep_file(tmp_path), tmp_path / "out", launcher="slrum")
     with pytest.raises(RunDirectoryError, match="no run of the sweep 'small' has begun there"):
         run_sweep(sweep_file(tmp_path), tmp_path / "out", only_report=True)
