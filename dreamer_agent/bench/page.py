@@ -31,8 +31,7 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
     if content["changed"]:
         parts.insert(2, f"**Changed here: {', '.join(content['changed'])}.**")
     if content["missing"]:
-        lines = [f"{one['task']} {one['method']} seed {one['seed']} ({one['why']})" for one in content["missing"]]
-        parts.append(f"**Left out: {'; '.join(lines)}.**")
+        parts.append(_missing(content["missing"]))
     if "curves.png" in figures:
         parts.append("![Learning curves](curves.png)")
     parts += ["## Scores", _scores(content)]
@@ -54,6 +53,19 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
         "what is known of each run in `records/`."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _missing(missing: Sequence[dict[str, Any]]) -> str:
+    """What does not count, and why: the seeds of a task and method in one."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for one in missing:
+        seeds = reasons.setdefault(one["why"], {}).setdefault(f"{one['task']} {one['method']}", [])
+        seeds.append(str(one["seed"]))
+    lines = []
+    for why, runs in reasons.items():
+        told = [f"{run} seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" for run, seeds in runs.items()]
+        lines.append(f"{why}: {'; '.join(told)}")
+    return f"**Left out.** {'. '.join(line[:1].upper() + line[1:] for line in lines)}."
 
 
 def _scores(content: dict[str, Any]) -> str:

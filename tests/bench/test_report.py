@@ -229,6 +229,15 @@ def test_numbers_as_text() -> None:
     assert reached(task, [10.0]) == "10" and reached({"threshold": None}, [1]) == "-"
 
 
+def test_what_is_left_out_is_named_once(jobs: list[Job], tmp_path: Path) -> None:
+    for job in jobs[1:]:
+        (job.folder / "evaluation.json").unlink()
+    write_report(BENCHMARK, jobs, tmp_path / "report", "command")
+    page = (tmp_path / "report" / "report.md").read_text()
+    left_out = "**Left out.** Not finished: dmc:ball_in_cup_catch dreamer seeds 0, 1; CartPole-v1 dreamer seed 1."
+    assert left_out in page
+
+
 def test_what_was_changed_is_said(jobs: list[Job], tmp_path: Path) -> None:
     changed = with_settings(BENCHMARK.select([CUP.env]), size="1m")
     job, _ = jobs_of(changed, tmp_path / "changed")
