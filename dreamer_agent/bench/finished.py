@@ -13,7 +13,7 @@ import numpy as np
 
 from dreamer_agent.bench.benchmark import OURS, Task
 from dreamer_agent.bench.jobs import Job, check
-from dreamer_agent.config import flatten, to_dict
+from dreamer_agent.config import Config, flatten, to_dict
 from dreamer_agent.errors import ConfigError, DreamerError
 from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
@@ -45,7 +45,7 @@ class Finished:
         task = self.job.task
         return {
             "seed": self.job.seed,
-            **self.facts,
+            **{key: value for key, value in self.facts.items() if key != "values"},
             "last": mean_between(self.episodes, (1 - LAST) * self.job.steps, np.inf),
             "frames_to_threshold": self._frames_to(task.threshold),
             "frames_to_goal": self._frames_to(task.goal),
@@ -73,17 +73,33 @@ def finished_of(jobs: Sequence[Job]) -> tuple[list[Finished], list[dict[str, Any
     return found, missing
 
 
-def config_hash(task: Task, method: str = OURS) -> str:
-    """The first letters of a hash over every value that learning depends on, but the seed."""
+def values_of(task: Task, method: str = OURS) -> dict[str, Any]:
+    """Every value that learning depends on, but the seed, by its dotted key."""
     if method == OURS:
         values = flatten(to_dict(task.config(0, 1)))
         kept = {key: value for key, value in values.items() if not key.startswith("train.") or key in HASHED}
-        kept.pop("seed")
     else:
         from dreamer_agent.bench.baselines import asked_of
 
-        kept = asked_of(method, task.env_config(method), task.steps_of(method), 0, 1)
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        kept = flatten(asked_of(method, task.env_config(method), task.steps_of(method), 0, 1))
+        kept.pop("episodes")
+    kept.pop("seed")
+    return json.loads(json.dumps(kept, default=str))
+
+
+def same_values(held: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether a run that was made with the values `held` is one of `asked`.
+
+    A value that did not exist when it was made counts as its default: what the code did then.
+    """
+    defaults = json.loads(json.dumps(flatten(to_dict(Config())), default=str))
+    new = {key: value for key, value in defaults.items() if key in asked and key not in held}
+    return {**new, **held} == asked
+
+
+def hash_of(values: dict[str, Any]) -> str:
+    """The first letters of a hash over them."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _finished(job: Job) -> Finished | None:
@@ -101,7 +117,8 @@ def _finished(job: Job) -> Finished | None:
         "score_mode": mode["return_mean"],
         "minutes": _minutes(rows),
         "numbers": _reported(job, rows, sampled.get("numbers", {})),
-        "config_hash": config_hash(job.task, job.method),
+        "config_hash": hash_of(values := values_of(job.task, job.method)),
+        "values": values,
         "settings": _settings(job),
         "provenance": json.loads((job.folder / "provenance.json").read_text()),
     }

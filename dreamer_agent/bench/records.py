@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_agent.bench.benchmark import METHODS, Benchmark, Task
-from dreamer_agent.bench.finished import Finished, config_hash
+from dreamer_agent.bench.finished import Finished, same_values, values_of
 from dreamer_agent.bench.jobs import Job
 from dreamer_agent.files import write_text
 from dreamer_agent.statistics import Episodes
@@ -22,7 +22,7 @@ from dreamer_agent.statistics import Episodes
 FOLDER = "records"
 FACTS = {
     "env_steps", "updates", "score", "score_std", "episodes", "score_mode", "minutes", "numbers", "config_hash",
-    "settings", "provenance",
+    "values", "settings", "provenance",
 }  # fmt: skip
 
 
@@ -49,7 +49,6 @@ def recorded(benchmark: Benchmark, report: Path) -> tuple[list[Finished], list[d
     found: list[Finished] = []
     left: list[dict[str, Any]] = []
     for task in benchmark.tasks:
-        hashes: dict[str, str] = {}
         here = []
         for path in sorted((report / FOLDER / task.folder).glob("*.json")):
             method, _, seed = path.stem.rpartition("-")
@@ -58,9 +57,7 @@ def recorded(benchmark: Benchmark, report: Path) -> tuple[list[Finished], list[d
             except (ValueError, KeyError, TypeError, AttributeError, OSError):
                 left.append({"task": task.env, "method": method, "seed": seed, "why": f"{path.name} is damaged"})
                 continue
-            if one.job.method not in hashes:
-                hashes[one.job.method] = config_hash(task, one.job.method)
-            if one.facts["config_hash"] == hashes[one.job.method]:
+            if same_values(one.facts["values"], values_of(task, one.job.method)):
                 here.append(one)
             else:
                 why = "its record is one of other settings"

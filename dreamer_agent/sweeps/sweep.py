@@ -145,9 +145,16 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def identity_of(config: Config) -> str:
-    """The first letters of a hash over all that a run learns from: the same in every sweep that has the run."""
-    values = to_dict(config)
-    values["train"] = {key: value for key, value in values["train"].items() if key not in NOT_IDENTITY}
+    """The first letters of a hash over all that a run learns from: the same in every sweep that has the run.
+
+    Only what differs from the defaults enters, so that a value which a later version adds changes no name.
+    """
+    defaults = flatten(to_dict(Config()))
+    values = {
+        key: value
+        for key, value in flatten(to_dict(config)).items()
+        if key.removeprefix("train.") not in NOT_IDENTITY and defaults.get(key) != value
+    }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_agent.bench.benchmark import Benchmark, Task, with_settings
-from dreamer_agent.bench.finished import config_hash, finished_of
+from dreamer_agent.bench.finished import finished_of, same_values, values_of
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.records import keep, recorded
 from dreamer_agent.bench.report import write_report
@@ -95,7 +95,16 @@ def test_another_scale_is_another_view_of_the_same_record(jobs: list[Job], tmp_p
     assert not left and found[0].content()["frames_to_threshold"] is None
 
 
-def test_the_hash_of_a_baseline_is_that_of_its_settings() -> None:
-    assert config_hash(POLE, "ppo") == config_hash(dataclasses.replace(POLE, note="other"), "ppo")
-    assert config_hash(POLE, "ppo") != config_hash(POLE, "random")
-    assert config_hash(POLE, "ppo") != config_hash(dataclasses.replace(POLE, budgets={"ppo": 7}), "ppo")
+def test_the_values_of_a_baseline_are_its_settings() -> None:
+    assert values_of(POLE, "ppo") == values_of(dataclasses.replace(POLE, note="other"), "ppo")
+    assert values_of(POLE, "ppo") != values_of(POLE, "random")
+    assert values_of(POLE, "ppo") != values_of(dataclasses.replace(POLE, budgets={"ppo": 7}), "ppo")
+
+
+def test_a_value_that_is_new_since_a_run_counts_as_its_default() -> None:
+    asked = values_of(POLE)
+    older = {key: value for key, value in asked.items() if key != "model.unimix"}
+    assert same_values(older, asked)
+    assert not same_values(older, {**asked, "model.unimix": 0.5})
+    assert not same_values({**asked, "replay.ratio": 1.0}, asked)
+    assert not same_values({**asked, "model.gone": 1}, asked)
