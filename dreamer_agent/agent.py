@@ -163,8 +163,9 @@ class Agent:
         horizon = self.config.behaviour.imagination_horizon
         trajectory = imagine(self.model, frozen, policy, starts, keys[1], horizon)
         imagined, first_return, norm, more = behaviour_losses(
-            self.model, self.nets, params, state.slow_critic, state.norm, trajectory, hyper
-        )
+            self.model, self.nets, params, state.slow_critic, state.norm, trajectory, hyper,
+            self.config.behaviour.return_norm,
+        )  # fmt: skip
         shape = batch["reward"][:, 1:].shape
         losses |= {key: value.reshape(shape) for key, value in imagined.items()}
 

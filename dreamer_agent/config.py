@@ -60,6 +60,8 @@ class ModelConfig:
     unimix: float = 0.01  # share of the uniform distribution in every latent categorical
     policy_unimix: float = 0.0  # and in every discrete action of the policy; the reference leaves it out
     bins: int = 255  # two-hot bins of the reward head and the critic
+    twohot: bool = True  # off: reward head and critic predict one number each, by its squared error
+    symlog: bool = True  # vectors, and numbers without two-hot bins, in symlog space; off: as they are
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class BehaviourConfig:
     entropy: float = 3e-4  # scale of the entropy bonus
     slow_critic_rate: float = 0.02  # moving average of the slow critic, per update
     return_rate: float = 0.01  # moving average of the return percentiles, per update
+    return_norm: bool = True  # advantages over the range of returns; off: as they are
     replay_value_loss: bool = True  # off: actor and critic learn strictly from imagination
 
 

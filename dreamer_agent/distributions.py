@@ -178,19 +178,51 @@ class TwoHot:
 
 
 @dataclass(frozen=True)
-class SymlogError:
-    """A vector predicted in symlog space; `prediction` `[..., *event]`, squared error summed."""
+class Number:
+    """A number predicted by itself, in symlog space if `symlog`; `prediction` `[...]` (V3, eq. 1)."""
+
+    prediction: Array
+    symlog: bool
+
+    def detached(self) -> Number:
+        """The same prediction, through which no gradient flows."""
+        return Number(jax.lax.stop_gradient(self.prediction), self.symlog)
+
+    def mean(self) -> Array:
+        """The number, exactly zero for a prediction of zero."""
+        return ops.symexp(self.prediction) if self.symlog else self.prediction
+
+    def mode(self) -> Array:
+        """The number."""
+        return self.mean()
+
+    def loss(self, target: Array) -> Array:
+        """Half the squared distance to `target` `[...]`, or to its symlog."""
+        target = jax.lax.stop_gradient(target)
+        return 0.5 * jnp.square(self.prediction - (ops.symlog(target) if self.symlog else target))
+
+
+def number(raw: Array, bins: np.ndarray | None, symlog: bool) -> TwoHot | Number:
+    """The output `[..., outputs]` of a head as a number: over `bins`, or where there are none its one output."""
+    return Number(raw[..., 0], symlog) if bins is None else TwoHot(raw, bins)
+
+
+@dataclass(frozen=True)
+class VectorError:
+    """A vector predicted in symlog space, if `symlog`; `prediction` `[..., *event]`, squared error summed."""
 
     prediction: Array
     event_ndim: int
+    symlog: bool = True
 
     def mode(self) -> Array:
         """The prediction in the units of the observation."""
-        return ops.symexp(self.prediction)
+        return ops.symexp(self.prediction) if self.symlog else self.prediction
 
     def loss(self, target: Array) -> Array:
-        """Squared distance to symlog(target)."""
-        return sum_event(jnp.square(self.prediction - ops.symlog(target)), self.event_ndim)
+        """Squared distance to symlog(target), or to the target."""
+        target = ops.symlog(target) if self.symlog else target
+        return sum_event(jnp.square(self.prediction - target), self.event_ndim)
 
 
 @dataclass(frozen=True)

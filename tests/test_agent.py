@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dreamer_agent.agent import Agent, weighted_sum
+from dreamer_agent.distributions import Number
 from dreamer_agent.specs import ArraySpec
 from tests.compiling import quick_jit
 from tests.conftest import Learner, random_batch, small_config
@@ -242,3 +243,22 @@ def test_bfloat16_computes_in_it_and_keeps_the_state_in_float32():
     assert {x.dtype for x in metrics.values()} == {np.dtype(np.float32)}
     kinds = jax.tree.map(lambda x: (x.shape, x.dtype), (state, new))
     assert kinds[0] == kinds[1]
+
+
+def test_pieces_of_v3_can_be_switched_off(learner, batch):
+    off = ["model.twohot=false", "model.symlog=false", "behaviour.return_norm=false", "loss.free_nats=0"]
+    model = learner.agent.model
+    other = Learner(small_config(*off), model.obs_specs, model.act_specs)
+    params = other.state.params
+    features = jnp.zeros((2, 4 * 4 + 32))
+    reward = other.agent.model.predict_reward(params, features)
+    for head in (reward, other.agent.nets.value(params["critic"], features)):
+        assert isinstance(head, Number) and head.mean().tolist() == [0.0, 0.0]
+    state = with_hyper(other.state._replace(step=jnp.int32(1000)), learning_rate=1e-3)
+    history = []
+    for _ in range(30):
+        state, _, metrics = other.update(state, batch)
+        history.append({key: float(value) for key, value in metrics.items()})
+    assert all(np.isfinite(list(row.values())).all() for row in history)
+    for name in ("loss/rec/vector", "loss/reward"):
+        assert history[-1][name] < history[0][name], name

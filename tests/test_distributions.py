@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from dreamer_agent import ops
-from dreamer_agent.distributions import Bernoulli, Categorical, Normal, PixelError, SymlogError, TwoHot
+from dreamer_agent.distributions import Bernoulli, Categorical, Normal, PixelError, TwoHot, VectorError, number
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(2, 3, 5)).astype(np.float32) * 2
@@ -208,11 +208,31 @@ def test_twohot_mean_of_a_certain_head_is_the_bin():
 
 
 def test_symlog_error_by_hand():
-    head = SymlogError(jnp.array([[1.0, 0.0, -1.0], [0.0, 0.0, 2.0]]), 1)
+    head = VectorError(jnp.array([[1.0, 0.0, -1.0], [0.0, 0.0, 2.0]]), 1)
     target = jnp.array([[np.e - 1, 0.0, np.e - 1], [0.0, np.e**3 - 1, 0.0]], jnp.float32)
     np.testing.assert_allclose(head.loss(target), [4.0, 9.0 + 4.0], rtol=1e-5)
     np.testing.assert_allclose(head.mode()[0], [np.e - 1, 0.0, 1 - np.e], rtol=1e-5)
-    assert SymlogError(jnp.zeros((2, 3)), 0).loss(target).shape == (2, 3)
+    assert VectorError(jnp.zeros((2, 3)), 0).loss(target).shape == (2, 3)
+
+
+def test_vector_error_without_symlog():
+    head = VectorError(jnp.array([[1.0, 0.0, -1.0]]), 1, symlog=False)
+    np.testing.assert_allclose(head.loss(jnp.array([[3.0, 0.0, 2.0]])), [4.0 + 9.0], rtol=1e-6)
+    np.testing.assert_array_equal(head.mode(), [[1.0, 0.0, -1.0]])
+
+
+def test_a_number_by_hand():
+    raw, target = jnp.array([[1.0], [-1.0], [0.0]]), jnp.array([np.e**2 - 1, 0.0, 0.0], jnp.float32)
+    logged, plain = number(raw, None, symlog=True), number(raw, None, symlog=False)
+    np.testing.assert_allclose(logged.loss(target), [0.5, 0.5, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(logged.mean(), [np.e - 1, 1 - np.e, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(plain.loss(target), [0.5 * (np.e**2 - 2) ** 2, 0.5, 0.0], rtol=1e-5)
+    np.testing.assert_array_equal(plain.mode(), [1.0, -1.0, 0.0])
+    assert isinstance(number(jnp.zeros((3, 5)), ops.symexp_bins(5), True), TwoHot)
+    slope = jax.grad(lambda x: number(x, None, True).loss(target).sum())(raw)
+    np.testing.assert_allclose(slope[:, 0], [-1.0, -1.0, 0.0], atol=1e-5)
+    slope = jax.grad(lambda x: number(x, None, True).detached().loss(target).sum())(raw)
+    np.testing.assert_array_equal(slope, jnp.zeros_like(raw))
 
 
 def test_pixel_error_by_hand():

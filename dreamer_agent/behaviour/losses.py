@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from dreamer_agent import ops
 from dreamer_agent.behaviour.policy import ActionDistribution, ActorCritic
-from dreamer_agent.distributions import TwoHot
+from dreamer_agent.distributions import Number, TwoHot
 from dreamer_agent.nets import Params
 from dreamer_agent.world_model import Batch, Latent, Losses, Trajectory, WorldModel, with_taken
 
@@ -67,8 +67,8 @@ def actor_loss(
     return loss, metrics
 
 
-def critic_loss(value: TwoHot, slow: TwoHot, target: Array) -> Array:
-    """Cross-entropy of `value` to `target` `[...]` plus cross-entropy to the slow critic's mean (V3, eq. 8)."""
+def critic_loss(value: TwoHot | Number, slow: TwoHot | Number, target: Array) -> Array:
+    """Loss of `value` against `target` `[...]` plus that against the slow critic's mean (V3, eq. 8)."""
     return value.loss(target) + value.loss(slow.mean())
 
 
@@ -98,9 +98,12 @@ def replay_value_loss(
 
 def behaviour_losses(
     model: WorldModel, nets: ActorCritic, params: Params, slow_critic: Params, norm: ops.PercentileRange,
-    trajectory: Trajectory, hyper: dict[str, Array],
+    trajectory: Trajectory, hyper: dict[str, Array], normalised: bool = True,
 ) -> tuple[Losses, Array, ops.PercentileRange, dict[str, Array]]:  # fmt: skip
-    """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics."""
+    """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics.
+
+    Advantages are divided by that range if `normalised`.
+    """
     shape = trajectory.features.shape[:2]
     rows, last = stop((flatten_rows(trajectory.features), trajectory.last))
     actions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory.actions)
@@ -113,7 +116,8 @@ def behaviour_losses(
 
     legal = with_taken(model.imagined_legal(stop(params), rows), actions)
     policy = nets.policy(params["actor"], rows, legal)
-    policy_loss, metrics = actor_loss(policy, imagined, actions, norm.scale, hyper["entropy"])
+    scale = norm.scale if normalised else jnp.ones(())
+    policy_loss, metrics = actor_loss(policy, imagined, actions, scale, hyper["entropy"])
     value_loss = imagined.weights * critic_loss(value, slow, imagined.returns.ravel()).reshape(shape)
     metrics |= {
         "behaviour/return": imagined.returns.mean(),

@@ -11,7 +11,7 @@ import numpy as np
 
 from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.distributions import Categorical, Normal, TwoHot
+from dreamer_agent.distributions import Categorical, Normal, Number, TwoHot, number
 from dreamer_agent.nets import ActionHead, Head, Net, Params, from_linen
 from dreamer_agent.specs import Specs
 from dreamer_agent.world_model import Actions, LegalActions
@@ -50,7 +50,8 @@ class ActorCritic:
     actor: Net
     critic: Net
     act_specs: Specs
-    bins: np.ndarray
+    bins: np.ndarray | None
+    symlog: bool = True
     unimix: float = 0.0
 
     @classmethod
@@ -59,9 +60,10 @@ class ActorCritic:
         size = dict(layers=config.policy_layers, units=config.units, dtype=dtype)
         return cls(
             actor=from_linen(ActionHead(specs=dict(act_specs), **size)),
-            critic=from_linen(Head(features=config.bins, scale=0.0, **size)),
+            critic=from_linen(Head(features=config.bins if config.twohot else 1, scale=0.0, **size)),
             act_specs=act_specs,
-            bins=ops.symexp_bins(config.bins),
+            bins=ops.symexp_bins(config.bins) if config.twohot else None,
+            symlog=config.symlog,
             unimix=config.policy_unimix,
         )
 
@@ -89,6 +91,6 @@ class ActorCritic:
                 parts[key] = Normal.bounded(raw[key]["mean"], raw[key]["std"], ndim)
         return ActionDistribution(parts)
 
-    def value(self, params: Params, features: Array) -> TwoHot:
+    def value(self, params: Params, features: Array) -> TwoHot | Number:
         """The return expected from `features` `[..., F]`; `params` of a critic."""
-        return TwoHot(self.critic.apply(params, features), self.bins)
+        return number(self.critic.apply(params, features), self.bins, self.symlog)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.distributions import Categorical, PixelError, Prediction, SymlogError
+from dreamer_agent.distributions import Categorical, PixelError, Prediction, VectorError
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import (
     MLP,
@@ -115,8 +115,11 @@ def make_decoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
     return from_linen(DictDecoder(dict(specs), config, dtype))
 
 
-def reconstruction(specs: Specs, raw: dict[str, Array]) -> dict[str, Prediction]:
-    """The decoder's raw output as predictions that can be scored and shown."""
+def reconstruction(specs: Specs, raw: dict[str, Array], symlog: bool = True) -> dict[str, Prediction]:
+    """The decoder's raw output as predictions that can be scored and shown.
+
+    Vectors are in symlog space if `symlog`.
+    """
     out: dict[str, Prediction] = {}
     for key, spec in specs.items():
         if is_mask(key):
@@ -127,5 +130,5 @@ def reconstruction(specs: Specs, raw: dict[str, Array]) -> dict[str, Prediction]
         elif spec.kind == "discrete":
             out[key] = Categorical.from_logits(value, ndim)
         else:
-            out[key] = SymlogError(value, ndim)
+            out[key] = VectorError(value, ndim, symlog)
     return out

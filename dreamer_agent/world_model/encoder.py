@@ -40,8 +40,8 @@ def make_encoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
     return ENCODERS.get(config.encoder)(specs, config, dtype)
 
 
-def vector_input(specs: Specs, obs: Observation, dtype: Any) -> Array:
-    """All vectors side by side, floats in symlog space and integers one-hot: `[..., size]`."""
+def vector_input(specs: Specs, obs: Observation, dtype: Any, symlog: bool = True) -> Array:
+    """All vectors side by side, floats in symlog space (if `symlog`) and integers one-hot: `[..., size]`."""
     parts = []
     for key in split_specs(specs)[0]:
         spec, value = specs[key], obs[key]
@@ -49,7 +49,8 @@ def vector_input(specs: Specs, obs: Observation, dtype: Any) -> Array:
         if spec.kind == "discrete":
             value = jax.nn.one_hot(value, spec.classes)
         else:
-            value = ops.symlog(value.astype(jnp.float32))
+            value = value.astype(jnp.float32)
+            value = ops.symlog(value) if symlog else value
         parts.append(value.reshape(*batch, spec.encoded_size))
     return jnp.concatenate(parts, -1).astype(dtype)
 
@@ -120,7 +121,7 @@ class DictEncoder(nn.Module):
         """A dict of `[..., *shape]` to tokens `[..., E]`."""
         c, tokens = self.config, []
         if split_specs(self.specs)[0]:
-            x = vector_input(self.specs, obs, self.dtype)
+            x = vector_input(self.specs, obs, self.dtype, self.config.symlog)
             tokens.append(MLP(c.encoder_layers, c.units, self.dtype, name="vector")(x))
         for index, (size, keys) in enumerate(image_groups(self.specs).items()):
             x = image_input(keys, obs, self.dtype)

@@ -36,7 +36,7 @@ def make_haiku_encoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
     def encode(obs: Observation) -> jax.Array:
         tokens = []
         if split_specs(specs)[0]:
-            tokens.append(_mlp(vector_input(specs, obs, jnp.float32), config))
+            tokens.append(_mlp(vector_input(specs, obs, jnp.float32, config.symlog), config))
         for index, (size, keys) in enumerate(image_groups(specs).items()):
             stages = image_stages(size, config.channel_multipliers)
             x = image_input(keys, obs, jnp.float32)

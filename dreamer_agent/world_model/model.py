@@ -11,7 +11,7 @@ import numpy as np
 
 from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.distributions import Bernoulli, Prediction, TwoHot
+from dreamer_agent.distributions import Bernoulli, Number, Prediction, TwoHot, number
 from dreamer_agent.nets import Head, Net, Params, from_linen
 from dreamer_agent.specs import Specs, is_mask, masked_actions
 from dreamer_agent.world_model.decoder import make_decoder, reconstruction
@@ -41,7 +41,8 @@ class WorldModel:
     mask: MaskPredictor | None
     obs_specs: Specs
     act_specs: Specs
-    bins: np.ndarray
+    bins: np.ndarray | None
+    symlog: bool
     dtype: Any
 
     @classmethod
@@ -52,12 +53,13 @@ class WorldModel:
             encoder=make_encoder(obs_specs, config, dtype),
             rssm=RSSM.create(config, dtype),
             decoder=make_decoder({k: s for k, s in obs_specs.items() if not is_mask(k)}, config, dtype),
-            reward=from_linen(Head(features=config.bins, scale=0.0, **head)),
+            reward=from_linen(Head(features=config.bins if config.twohot else 1, scale=0.0, **head)),
             cont=from_linen(Head(features=1, **head)),
             mask=MaskPredictor.create(act_specs, head) if masked_actions(obs_specs, act_specs) else None,
             obs_specs=obs_specs,
             act_specs=act_specs,
-            bins=ops.symexp_bins(config.bins),
+            bins=ops.symexp_bins(config.bins) if config.twohot else None,
+            symlog=config.symlog,
             dtype=dtype,
         )
 
@@ -80,9 +82,9 @@ class WorldModel:
             params["mask"] = self.mask.net.init(keys[5], latent.features)
         return params
 
-    def predict_reward(self, params: Params, features: Array) -> TwoHot:
+    def predict_reward(self, params: Params, features: Array) -> TwoHot | Number:
         """The reward received on arriving at `features` `[..., F]`."""
-        return TwoHot(self.reward.apply(params["reward"], features), self.bins)
+        return number(self.reward.apply(params["reward"], features), self.bins, self.symlog)
 
     def predict_continue(self, params: Params, features: Array) -> Bernoulli:
         """gamma times the probability that the episode goes on from `features` `[..., F]`."""
@@ -90,7 +92,7 @@ class WorldModel:
 
     def reconstruct(self, params: Params, latent: Latent) -> dict[str, Prediction]:
         """A prediction of every observation key from latents `[..., ...]`."""
-        decoded = reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent))
+        decoded = reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent), self.symlog)
         if self.mask is None:
             return decoded
         return {**decoded, **self.mask.predict(params["mask"], latent.features)}

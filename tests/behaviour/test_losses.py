@@ -170,10 +170,11 @@ def test_behaviour_losses_average_over_the_horizon():
     raw = jax.tree.map(lambda x: jnp.repeat(x, 2, 0), RAW)
     actions = jax.tree.map(lambda x: jnp.stack([x, x], 1), ACTIONS)
     hyper = {"lambda": jnp.float32(1.0), "return_rate": jnp.float32(1.0), "entropy": jnp.float32(0.0)}
-    losses, first, norm, metrics = behaviour_losses(
+    given = (
         MODEL, tabular_nets(), {"actor": raw, "critic": logits}, logits, ops.PercentileRange.zeros(),
         trajectory_of(reward, cont, actions), hyper,
     )  # fmt: skip
+    losses, first, norm, metrics = behaviour_losses(*given)
     returns = np.array([[1 + 0.5 * 2, 2.0], [8.0, 0.0]])
     np.testing.assert_allclose(first, returns[:, 0], rtol=1e-5)
     low, high = np.percentile(returns, [5, 95])
@@ -186,6 +187,9 @@ def test_behaviour_losses_average_over_the_horizon():
         losses["policy"], -(weights * log_prob * returns / (high - low)).mean(1), rtol=1e-4
     )
     np.testing.assert_allclose(losses["value"], weights.mean(1) * 2 * np.log(7), rtol=1e-5)
+    unscaled = behaviour_losses(*given, normalised=False)[0]
+    np.testing.assert_allclose(unscaled["policy"], losses["policy"] * (high - low), rtol=1e-4)
+    np.testing.assert_array_equal(unscaled["value"], losses["value"])
 
 
 def replay_value_in_python(logits, batch, bootstrap, gamma, lambda_):
