@@ -16,7 +16,7 @@ from dreamer_agent.errors import ConfigError
 from dreamer_agent.sweeps.points import Point, points_of
 
 SPECIAL = ("preset", "size")  # keys of a point that are no values of the configuration
-LIMITS = ("runs", "env_steps", "gb", "hours")
+LIMITS = ("runs", "env_steps", "gb")
 NOT_IDENTITY = (  # of train.*: a run goes on where they change
     "steps", "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_episodes", "eval_envs",
     "eval_max_length", "loop", "overlap", "loggers",
