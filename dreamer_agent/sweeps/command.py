@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,13 @@ TOGETHER = 16  # runs of one program
 
 
 def runs_of(sweep: Sweep, folder: Path) -> list[SweepRun]:
-    """All runs of a sweep below `folder`."""
-    return [SweepRun(setting, folder) for setting in sweep.settings()]
+    """All runs of a sweep below `folder`; what lies there under another name keeps it."""
+    there = {path.name.rpartition("-")[2]: path.name for path in folder.glob("*-*") if path.is_dir()}
+    runs = []
+    for setting in sweep.settings():
+        name = there.get(setting.identity, setting.name)
+        runs.append(SweepRun(dataclasses.replace(setting, name=name), folder))
+    return runs
 
 
 def run_sweep(

@@ -36,6 +36,11 @@ class Setting:
         """Its random seed."""
         return self.config.seed
 
+    @property
+    def identity(self) -> str:
+        """What its name ends with."""
+        return identity_of(self.config)
+
 
 @dataclass(frozen=True)
 class Sweep:

@@ -118,6 +118,14 @@ def test_an_environment_that_does_not_exist_is_refused_before_anything_starts(tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_keeps_its_folder_when_the_sweep_is_written_differently(tmp_path: Path) -> None:
+    one = runs_of(load_sweep(sweep_file(tmp_path, axes=[{"grid": {"replay.ratio": [8, 32]}}])), tmp_path / "out")
+    one[0].folder.mkdir(parents=True)
+    other = sweep_file(tmp_path, axes=[{"list": [{"replay.ratio": 32}, {"replay.ratio": 8}]}], name="mine {seed}")
+    runs = runs_of(load_sweep(other), tmp_path / "out")
+    assert runs[1].folder == one[0].folder and runs[0].setting.name.startswith("mine_0-")
+
+
 def test_a_plan_adds_up_what_is_left(tmp_path: Path) -> None:
     runs = runs_of(load_sweep(sweep_file(tmp_path, seeds=2)), tmp_path / "out")
     asked = []
