@@ -17,8 +17,8 @@ from dreamer_agent.bench.benchmark import OURS, Benchmark, Task
 from dreamer_agent.config import read_config
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.launch import worker
+from dreamer_agent.launch.work import evaluation_of
 
-DONE = "evaluation.json"
 WAIT = 120.0  # seconds for a process that still saves what it has learned
 
 
@@ -49,11 +49,7 @@ class Job:
 
     def evaluation(self) -> dict[str, Any] | None:
         """The scores of the finished run; None until it has trained for all of its steps."""
-        path = self.folder / DONE
-        if not path.is_file():
-            return None
-        content = json.loads(path.read_text())
-        return content if content["env_steps"] >= self.steps else None
+        return evaluation_of(self)
 
     def finished(self) -> bool:
         """Whether it has trained for all of its steps and is scored."""

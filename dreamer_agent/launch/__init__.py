@@ -1,1 +1,1 @@
-"""Many runs started and looked after: as processes of this machine, by Slurm, by Ray."""
+"""Many runs started and looked after: as processes of this machine, or as jobs of Slurm."""

@@ -50,6 +50,17 @@ class Run:
         self.step = max((row["step"] for row in rows), default=0.0)
         self.score = next((row["episode/return"] for row in reversed(rows) if "episode/return" in row), None)
 
+    def settled(self) -> bool:
+        """Whether there is nothing to do: it is finished, or cannot be made."""
+        self.look()
+        try:
+            self.work.check()
+            if self.work.finished():
+                self.state = "done"
+        except (DreamerError, OSError, ValueError) as error:
+            self.state, self.why = "failed", told(error)
+        return self.state in ("done", "failed")
+
     def left(self) -> float | None:
         """Seconds until it has its steps, at the pace of its process; None where that is not known."""
         seconds, steps = time.monotonic() - self.began[0], self.step - self.began[1]
@@ -100,16 +111,8 @@ class Launcher:
         if self.stopping:
             run.state = "stopped"
             return
-        try:
-            run.work.check()
-            if run.work.finished():
-                run.look()
-                run.state = "done"
-                return
-        except (DreamerError, OSError, ValueError) as error:
-            run.state, run.why = "failed", told(error)
+        if run.settled():
             return
-        run.look()
         run.share, run.began, run.state = free.pop(0), (time.monotonic(), run.step), "running"
         log_of(run.work).parent.mkdir(parents=True, exist_ok=True)
         with log_of(run.work).open("ab") as log:

@@ -14,11 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
-from dreamer_agent.errors import ConfigError, DreamerError, missing_extra
+from dreamer_agent.errors import ConfigError, missing_extra
 from dreamer_agent.files import write_text
 from dreamer_agent.interrupt import on_interrupt
 from dreamer_agent.launch.local import LOOK, Launcher, Run
-from dreamer_agent.launch.work import Work, last_line, log_of, name_of, told
+from dreamer_agent.launch.work import Work, last_line, log_of, name_of
 
 JOBS = "jobs.json"  # run directories and the ids of their jobs, beside what submitit writes
 DEFAULTS = {
@@ -109,14 +109,7 @@ class SlurmLauncher(Launcher):
 
     def _settle(self, run: Run) -> None:
         """Whether a run is finished, cannot be made, or has a job of an earlier call that is still there."""
-        run.look()
-        try:
-            run.work.check()
-            if run.work.finished():
-                run.state = "done"
-                return
-        except (DreamerError, OSError, ValueError) as error:
-            run.state, run.why = "failed", told(error)
+        if run.settled():
             return
         known = jobs_in(self.folder).get(str(run.work.folder))
         if known is not None and self.parameters.get("cluster", "slurm") == "slurm":

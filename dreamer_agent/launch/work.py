@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.registry import in_one_line
@@ -33,6 +34,15 @@ class Work(Protocol):
 
     def command(self) -> list[str]:
         """What a process executes to train it or to go on; launchers add its cores ("0,1") as an argument."""
+
+
+def evaluation_of(work: Work) -> dict[str, Any] | None:
+    """The scores of a finished run; None until it has trained for all of its steps."""
+    path = work.folder / "evaluation.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    return content if content["env_steps"] >= work.steps else None
 
 
 def log_of(work: Work) -> Path:

@@ -15,9 +15,9 @@ from typing import Any
 from dreamer_agent.config import Config, merge, read_config, to_dict, validate
 from dreamer_agent.errors import ConfigError, DreamerError, RunDirectoryError
 from dreamer_agent.launch import worker
+from dreamer_agent.launch.work import evaluation_of
 from dreamer_agent.sweeps.sweep import Setting
 
-DONE = "evaluation.json"
 WAIT = 120.0  # seconds for a process that still saves what it has learned
 
 
@@ -45,11 +45,7 @@ class SweepRun:
 
     def evaluation(self) -> dict[str, Any] | None:
         """The scores of the finished run; None until it has trained for all of its steps."""
-        path = self.folder / DONE
-        if not path.is_file():
-            return None
-        content = json.loads(path.read_text())
-        return content if content["env_steps"] >= self.steps else None
+        return evaluation_of(self)
 
     def finished(self) -> bool:
         """Whether it is trained and scored."""
