@@ -60,6 +60,7 @@ def run_sweep(
     console = Console(highlight=False, soft_wrap=True)
     if dry:
         _list(runs, console)
+        console.print("timing up to four of its programs, about half a minute each ...")
         found = plan(runs, measured)
         _say(found, at_once, folder, console)
         found.check(sweep)
