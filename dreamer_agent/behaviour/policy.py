@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
@@ -51,6 +51,7 @@ class ActorCritic:
     critic: Net
     act_specs: Specs
     bins: np.ndarray | None
+    _: KW_ONLY
     symlog: bool = True
     unimix: float = 0.0
 

@@ -16,7 +16,7 @@ SURE = jnp.array([[50.0, 0.0, 0.0, 0.0]])  # logits of a policy that has settled
 def policy(unimix: float, legal=None):
     """The distribution that a network gives whose output is its parameters."""
     net = Net(lambda *_: {}, lambda params, _: {"a": {"logits": params}})
-    heads = ActorCritic(net, net, {"a": ArraySpec("discrete", (), 4)}, np.zeros(3), unimix)
+    heads = ActorCritic(net, net, {"a": ArraySpec("discrete", (), 4)}, np.zeros(3), unimix=unimix)
     return heads.policy(SURE, jnp.zeros((1, 2)), legal)
 
 
