@@ -34,7 +34,7 @@ HYPER = (  # the numbers of a configuration that `AgentState.hyper` is made of: 
     "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",
     "behaviour.slow_critic_rate", "loss.cont", "loss.dynamics", "loss.free_nats", "loss.policy",
     "loss.reconstruction", "loss.replay_value", "loss.representation", "loss.reward", "loss.value",
-    "optimizer.learning_rate", "optimizer.warmup",
+    "optimizer.average", "optimizer.learning_rate", "optimizer.warmup",
 )  # fmt: skip
 ACTING = ("encoder", "rssm", "actor")  # the parameters that `Agent.act` needs
 
@@ -52,6 +52,7 @@ class AgentState(NamedTuple):
     step: Array  # updates done, skipped ones among them
     params: Params
     slow_critic: Params
+    average: Params  # of `params` over updates: the agent that is scored, shown and exported
     optimizer: Any
     norm: PercentileRange
     hyper: dict[str, Any]  # learning rate, entropy, loss scales, ...: data, so that they may vary under vmap
@@ -87,7 +88,7 @@ class Agent:
         )
 
     def init(self, key: Array) -> AgentState:
-        """A fresh state; the slow critic starts as a copy of the critic."""
+        """A fresh state; the slow critic and the average start as copies."""
         model_key, nets_key, state_key = jax.random.split(key, 3)
         features = self.model.rssm.initial(1).features
         params = self.model.init(model_key) | self.nets.init(nets_key, features)
@@ -95,6 +96,7 @@ class Agent:
             step=jnp.zeros((), jnp.int32),
             params=params,
             slow_critic=jax.tree.map(jnp.copy, params["critic"]),
+            average=jax.tree.map(jnp.copy, params),
             optimizer=self.optimizer.init(params),
             norm=PercentileRange.zeros(),
             hyper=hyper_parameters(self.config, self.model.obs_specs),
@@ -184,7 +186,11 @@ class Agent:
         rate = optim.warmed_up(hyper["learning_rate"], hyper["warmup"], state.step)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         slow = optax.incremental_update(params["critic"], state.slow_critic, hyper["slow_critic_rate"])
-        new = state._replace(step=state.step + 1, params=params, slow_critic=slow, optimizer=optimizer, norm=norm)
+        weight = optim.average_weight(hyper["average"], state.step)
+        average = optax.incremental_update(params, state.average, weight)
+        new = state._replace(
+            step=state.step + 1, params=params, slow_critic=slow, average=average, optimizer=optimizer, norm=norm
+        )
         return new, {"optimizer/gradient_norm": optax.global_norm(gradients), "optimizer/rate": rate}
 
 
@@ -219,6 +225,7 @@ def hyper_parameters(config: Config, obs_specs: Specs) -> dict[str, Any]:
     if behaviour.replay_value_loss:
         scales["repval"] = loss.replay_value
     numbers = {
+        "average": optimizer.average,
         "learning_rate": optimizer.learning_rate,
         "warmup": optimizer.warmup,
         "entropy": behaviour.entropy,

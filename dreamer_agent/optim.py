@@ -50,3 +50,12 @@ def laprop(config: OptimizerConfig) -> optax.GradientTransformation:
 def warmed_up(learning_rate: Array, warmup: Array, step: Array) -> Array:
     """The learning rate at update `step` (from 0): linear from zero over `warmup` updates, if any."""
     return learning_rate * jnp.where(step < warmup, step / jnp.maximum(warmup, 1.0), 1.0)
+
+
+def average_weight(updates: Array, step: Array) -> Array:
+    """What the parameters after update `step` (from 0) weigh in their average: 1 / `updates`.
+
+    At first 1 / (step + 1), so that the average is the plain mean while there are fewer (Polyak and Juditsky,
+    1992, over a window).
+    """
+    return 1.0 / jnp.clip(step + 1.0, 1.0, jnp.maximum(updates, 1.0))

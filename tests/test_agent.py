@@ -56,6 +56,7 @@ def test_update_traces_once(learner, batch):
         {"slow_critic_rate": 0.5},
         {"return_rate": 0.5},
         {"lambda": 0.3},
+        {"average": 1.0},
     ],
     ids=lambda numbers: next(iter(numbers)),
 )
@@ -65,7 +66,7 @@ def test_hyper_parameters_are_data(learner, state, batch, numbers):
     one = learner.update(state, batch)[0]
     other = learner.update(with_hyper(state, **numbers), batch)[0]
     assert learner.traces == 1
-    fields = ("params", "slow_critic", "norm")
+    fields = ("params", "slow_critic", "average", "norm")
     assert not equal([getattr(one, f) for f in fields], [getattr(other, f) for f in fields])
 
 
@@ -129,6 +130,34 @@ def test_slow_critic_follows_by_two_percent(learner, state, batch):
         np.testing.assert_allclose(slow, 0.98 * np.asarray(was) + 0.02 * np.asarray(fast), rtol=1e-4, atol=1e-7)
     assert not equal(new.slow_critic, old)
     assert equal(learner.state.slow_critic, learner.state.params["critic"])
+
+
+def test_parameters_are_averaged_plainly_and_then_over_a_window(learner, batch):
+    state = with_hyper(learner.state, learning_rate=1e-2, warmup=0.0, average=3.0)
+    assert equal(state.average, state.params)
+    seen = []
+    for _ in range(4):
+        state = learner.update(state, batch)[0]
+        seen.append((state.params, state.average))
+    for leaves in zip(*(jax.tree.leaves(tree) for pair in seen for tree in pair), strict=True):
+        p1, a1, p2, a2, p3, a3, p4, a4 = map(np.asarray, leaves)
+        np.testing.assert_allclose(a1, p1, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(a2, (p1 + p2) / 2, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a3, (p1 + p2 + p3) / 3, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a4, a3 + (p4 - a3) / 3, rtol=1e-4, atol=1e-6)
+    assert learner.traces == 1
+
+
+def test_an_average_over_one_update_is_the_parameters(learner, state, batch):
+    new = learner.update(with_hyper(state, learning_rate=1e-2, average=1.0), batch)[0]
+    for mean, now in zip(*map(jax.tree.leaves, (new.average, new.params)), strict=True):
+        np.testing.assert_allclose(mean, now, rtol=1e-5, atol=1e-7)
+
+
+def test_the_average_changes_nothing_that_is_learned(learner, state, batch):
+    one, other = (learner.update(with_hyper(state, average=n), batch) for n in (1.0, 50.0))
+    assert equal(one[0]._replace(average=None, hyper=None), other[0]._replace(average=None, hyper=None))
+    assert equal(one[1:], other[1:])
 
 
 def test_loss_without_a_scale_is_named(learner, state, batch):

@@ -119,7 +119,7 @@ class Dreamer:
         if self._policy is None:
             self._policy = Policy(agent, interface, self.config.seed)
         return self._policy.predict(
-            self._state().params, observation, state, episode_start, deterministic, action_masks
+            self._state().average, observation, state, episode_start, deterministic, action_masks
         )
 
     def evaluate(self, episodes: int = 20, deterministic: bool = False, seed: int | None = None) -> Evaluation:
@@ -137,7 +137,7 @@ class Dreamer:
         env = self._make(count)
         try:
             longest = self.config.train.eval_max_length
-            return evaluate(agent, self._state().params, env, episodes, seed, not deterministic, longest)
+            return evaluate(agent, self._state().average, env, episodes, seed, not deterministic, longest)
         finally:
             env.close()
 
@@ -195,7 +195,7 @@ class Dreamer:
         `export_agent`.
         """
         agent, interface = self._known()
-        return export_agent(Path(path), agent, self._state().params, self.config, interface, program)
+        return export_agent(Path(path), agent, self._state().average, self.config, interface, program)
 
     @classmethod
     def load(

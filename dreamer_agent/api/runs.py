@@ -26,7 +26,7 @@ from dreamer_agent.training.checkpoint import newest
 from dreamer_agent.training.evaluate import EVALUATION_SEED
 from dreamer_agent.training.metrics import read_metrics
 from dreamer_agent.training.opening import SPACES, EnvFactory
-from dreamer_agent.training.weights import FILE, fill, load_weights
+from dreamer_agent.training.weights import FILE, fill, load_weights, with_params
 from dreamer_agent.world_model import CONTEXT
 
 LONGEST_DREAM = 50  # steps of a dream whose length was not asked for
@@ -109,8 +109,7 @@ def load_saved(run: str | Path, best: bool = False) -> LoadedRun:
     if (folder / FILE).is_file() and not (folder / "checkpoints").is_dir():
         state = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
         params = fill(state.params, load_weights(folder / FILE), folder / FILE)
-        slow = jax.tree.map(jax.numpy.copy, params["critic"])
-        return LoadedRun(agent, state._replace(params=params, slow_critic=slow), config, interface)
+        return LoadedRun(agent, with_params(state, params), config, interface)
     state = newest(folder, best).agent(jax.eval_shape(agent.init, jax.random.PRNGKey(0)))
     return LoadedRun(agent, state, config, interface)
 
@@ -134,7 +133,7 @@ def evaluate_run(
     env = make_env(config.env, min(config.train.eval_envs, episodes))
     try:
         seed = config.seed if seed is None else seed
-        return evaluate(agent, state.params, env, episodes, seed, explore, config.train.eval_max_length)
+        return evaluate(agent, state.average, env, episodes, seed, explore, config.train.eval_max_length)
     finally:
         env.close()
 
@@ -171,7 +170,7 @@ def dream_of(
             f"{observed} of {length} steps should be observed: leave at least one to observe and one to imagine."
         )
     batch = whole_windows(steps, CONTEXT + length, sequences)
-    return open_loop(agent, state.params, batch, jax.random.PRNGKey(seed), observed)
+    return open_loop(agent, state.average, batch, jax.random.PRNGKey(seed), observed)
 
 
 def dream_envs(config: Config, sequences: int) -> int:
@@ -212,7 +211,7 @@ def _collect(agent: Agent, state: AgentState, env: VectorEnv, count: int, seed: 
     driver = Driver(agent, env, seed + 2 * EVALUATION_SEED)
     steps: list[dict[str, Any]] = []
     while len(steps) < count:
-        for rows, step in driver.rows(state.params):
+        for rows, step in driver.rows(state.average):
             if rows.mask is None:
                 steps.append(jax.tree.map(np.asarray, step))
     return steps

@@ -20,6 +20,7 @@ from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_
 from dreamer_agent.training.metrics import read_metrics
 
 HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*
+BEFORE = {"optimizer.average": 1.0}  # what was done before there was such a value, where its default is another
 LAST = 0.05  # share of the budget whose episodes make the "last 5%"
 
 
@@ -90,9 +91,9 @@ def values_of(task: Task, method: str = OURS) -> dict[str, Any]:
 def same_values(held: dict[str, Any], asked: dict[str, Any]) -> bool:
     """Whether a run that was made with the values `held` is one of `asked`.
 
-    A value that did not exist when it was made counts as its default: what the code did then.
+    A value that did not exist when it was made counts as what the code did then: its default, or `BEFORE`.
     """
-    defaults = json.loads(json.dumps(flatten(to_dict(Config())), default=str))
+    defaults = json.loads(json.dumps(flatten(to_dict(Config())) | BEFORE, default=str))
     new = {key: value for key, value in defaults.items() if key in asked and key not in held}
     return {**new, **held} == asked
 

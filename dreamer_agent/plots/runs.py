@@ -78,7 +78,7 @@ def plot_episodes(
     try:
         longest = config.train.eval_max_length
         recordings = record_episodes(
-            agent, state.params, env, render, episodes, seed, explore, max_length=longest
+            agent, state.average, env, render, episodes, seed, explore, max_length=longest
         )
         for number, recording in enumerate(recordings, 1):
             frames = episode_frames(recording, f"{config.env.id}, {policy} actions, episode {number}")

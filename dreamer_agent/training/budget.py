@@ -15,7 +15,7 @@ from dreamer_agent.replay import replay_bytes, step_layout
 from dreamer_agent.replay.host import Layout, bookkeeping_bytes
 
 GB = 1e9
-COPIES = 5  # of the parameters: themselves, gradients, two optimiser moments, the update
+COPIES = 6  # of the parameters: themselves, their average, gradients, two optimiser moments, the update
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import DAMAGED, check_file, read_tree
 from dreamer_agent.replay import Index, ReplayStore
 
-FORMAT = 1  # of checkpoints; older formats are read, newer ones refused
+FORMAT = 2  # of checkpoints; older formats are read, newer ones refused. 2: with averaged parameters
 COMMIT, LOOP, AGENT = "commit.json", "loop.npz", "agent"
 REPLAY, BEST = "replay", "best"
 
@@ -79,6 +79,8 @@ class Checkpoint:
     def agent(self, like: AgentState) -> AgentState:
         """The learner, in the shapes of `like`."""
         template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        if self.format < 2:
+            del template["average"], template["hyper"]["average"]
         try:
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 restored = checkpointer.restore(self.folder / AGENT, args=ocp.args.StandardRestore(template))
@@ -88,7 +90,11 @@ class Checkpoint:
                 "use the configuration that it was trained with, or another run directory."
             ) from error
         # Orbax binds arrays to their device, and programs would be compiled once more for such.
-        return AgentState(**jax.tree.map(lambda x: jnp.array(np.asarray(x)), restored))
+        restored = jax.tree.map(lambda x: jnp.array(np.asarray(x)), restored)
+        if self.format < 2:  # the average begins with what there is
+            restored["average"] = jax.tree.map(jnp.copy, restored["params"])
+            restored["hyper"]["average"] = jnp.ones(())
+        return AgentState(**restored)
 
     def raw_agent(self) -> dict[str, Any]:
         """The learner as nested dicts of arrays, whatever its shapes."""

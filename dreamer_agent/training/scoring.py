@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: int | None) -> Evaluation:
-    """The parameters as they are, on fresh environments; see `Trainer.evaluate`."""
+    """The averaged parameters, on fresh environments; see `Trainer.evaluate`."""
     train = trainer.config.train
     episodes = episodes or train.eval_episodes
     seed = trainer.config.seed if seed is None else seed
     env = trainer.make(min(train.eval_envs, episodes))
     try:
         evaluation = evaluate(
-            trainer.agent, trainer.state.params, env, episodes, seed, explore, train.eval_max_length,
+            trainer.agent, trainer.state.average, env, episodes, seed, explore, train.eval_max_length,
             stop=lambda: bool(trainer.interrupted),
         )  # fmt: skip
     finally:

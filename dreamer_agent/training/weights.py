@@ -80,9 +80,10 @@ def fill(template: Params, weights: Mapping[str, np.ndarray], where: Path) -> Pa
 
 
 def read_weights(folder: Path) -> Named:
-    """The parameters of a run directory (its newest checkpoint) or of an exported agent."""
+    """The averaged parameters of a run directory (its newest checkpoint), or those of an exported agent."""
     if (folder / "checkpoints").is_dir():
-        return named(newest(folder).raw_agent()["params"])
+        agent = newest(folder).raw_agent()
+        return named(agent.get("average", agent["params"]))
     if (folder / FILE).is_file():
         return load_weights(folder / FILE)
     raise RunDirectoryError(
@@ -91,7 +92,7 @@ def read_weights(folder: Path) -> Named:
 
 
 def start_from(state: AgentState, weights: Mapping[str, np.ndarray]) -> tuple[AgentState, Transfer]:
-    """`state` with the parameters whose names and shapes match `weights`; the slow critic is copied anew."""
+    """`state` with the parameters whose names and shapes match `weights`, the rest copied anew."""
     fresh = named(state.params, arrays=False)
     matched = [name for name, leaf in fresh.items() if name in weights and weights[name].shape == leaf.shape]
     reshaped = {
@@ -105,8 +106,13 @@ def start_from(state: AgentState, weights: Mapping[str, np.ndarray]) -> tuple[Ag
         lambda path, leaf: jnp.asarray(weights[_name(path)], leaf.dtype) if _name(path) in taken else leaf,
         state.params,
     )
-    slow = jax.tree.map(jnp.copy, params["critic"])
-    return state._replace(params=params, slow_critic=slow), Transfer(matched, reshaped, missing)
+    return with_params(state, params), Transfer(matched, reshaped, missing)
+
+
+def with_params(state: AgentState, params: Params) -> AgentState:
+    """`state` with `params`; slow critic and average are copied anew."""
+    slow, average = jax.tree.map(jnp.copy, (params["critic"], params))
+    return state._replace(params=params, slow_critic=slow, average=average)
 
 
 def named(params: Params, arrays: bool = True) -> dict[str, Any]:

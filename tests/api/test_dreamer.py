@@ -15,6 +15,7 @@ from dreamer_agent.api.export import PROGRAM, parity
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, RunDirectoryError, SpaceError
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.training.weights import FILE
 from tests.conftest import TEST_SIZE
 
 SMALL = [
@@ -253,6 +254,27 @@ def test_a_saved_agent_predicts_the_same_and_learns_on(trained: Dreamer, tmp_pat
     loaded.close()
 
 
+def test_what_is_scored_shown_and_exported_is_the_average(trained: Dreamer, tmp_path: Path) -> None:
+    trained.save(tmp_path / "saved")
+    with Dreamer.load(tmp_path / "saved", quiet=True) as agent:
+        trainer, obs = agent._open(), np.ones((5, 4))
+
+        def used(name: str) -> list:
+            """What users get to see of the policy and the model."""
+            agent.export(tmp_path / name, program=False)
+            agent._policy = None
+            shown = [agent.predict(obs)[1].carry.latent.deter, agent.dream(4, 1).prediction]
+            with np.load(tmp_path / name / FILE) as weights:
+                return [*jax.tree.leaves(shown), *weights.values(), *trainer.evaluate(True, 2).returns]
+
+        before = used("before")
+        trainer.state = trainer.state._replace(params=jax.tree.map(lambda x: x + 1, trainer.state.params))
+        for one, other in zip(before, used("after"), strict=True):
+            np.testing.assert_array_equal(one, other)
+        trainer.state = trainer.state._replace(average=trainer.state.params)
+        assert any((one != other).any() for one, other in zip(before[:-2], used("other")[:-2], strict=True))
+
+
 def test_an_exported_agent_is_the_same_policy(trained: Dreamer, tmp_path: Path) -> None:
     gaps = trained.export(tmp_path / "exported")
     assert gaps["action/action"] == 0 and gaps["stoch"] == 0 and gaps["deter"] < 1e-5
@@ -274,7 +296,7 @@ def test_starting_from_another_run_takes_what_fits(trained: Dreamer, tmp_path: P
     trainer = agent._open()
     out = capsys.readouterr().out
     assert "arrays taken over" in out and "shape differs" in out and "[2] -> [3]" in out
-    old, new = trained._state().params, trainer.state.params
+    old, new = trained._state().average, trainer.state.params
     for a, b in zip(jax.tree.leaves(old["critic"]), jax.tree.leaves(new["critic"]), strict=True):
         np.testing.assert_array_equal(a, b)
     agent.close()

@@ -108,3 +108,6 @@ def test_a_value_that_is_new_since_a_run_counts_as_its_default() -> None:
     assert not same_values(older, {**asked, "model.unimix": 0.5})
     assert not same_values({**asked, "replay.ratio": 1.0}, asked)
     assert not same_values({**asked, "model.gone": 1}, asked)
+    raw = {key: value for key, value in asked.items() if key != "optimizer.average"}
+    assert not same_values(raw, asked)  # parameters were scored as they were before there was an average
+    assert same_values(raw, {**asked, "optimizer.average": 1.0})

@@ -54,13 +54,13 @@ def test_a_capacity_that_does_not_divide_is_never_underestimated() -> None:
     assert budget.estimate(config, agent).replay == 1001 * STEP_BYTES
 
 
-def test_the_model_is_counted_with_its_gradients_and_moments() -> None:
+def test_the_model_is_counted_with_average_gradients_and_moments() -> None:
     config, agent = make()
     state = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     estimate = budget.estimate(config, agent)
     assert estimate.parameters == parameters
-    assert estimate.model == parameters * 4 * 5
+    assert estimate.model == parameters * 4 * 6
 
 
 def test_a_replay_that_does_not_fit_is_refused_with_numbers_that_help() -> None:

@@ -31,9 +31,10 @@ from tests.replay.stores import LAYOUT, assert_same, make_step
 def state(number: float) -> AgentState:
     """A learner of one number."""
     zero = jnp.zeros((), jnp.int32)
-    value = [jnp.full((4,), number) for _ in range(4)]
+    value = [jnp.full((4,), number) for _ in range(5)]
     skips = Skips(zero, jnp.copy(zero))
-    return AgentState(zero + int(number), {"w": value[0]}, {}, {"m": value[1]}, value[2], {}, value[3], skips)
+    params, average, moments = {"w": value[0]}, {"w": value[1]}, {"m": value[2]}
+    return AgentState(zero + int(number), params, {}, average, moments, value[3], {}, value[4], skips)
 
 
 class Run:
@@ -81,7 +82,7 @@ def test_the_last_ones_stay_and_the_newest_holds_everything(run: Run) -> None:
     assert step == 300
     assert_same(replay, run.replay.save())
     commit = json.loads((run.folder / "checkpoints/300/commit.json").read_text())
-    assert commit["format"] == 1 and commit["env_steps"] == 300 and commit["updates"] == 300
+    assert commit["format"] == 2 and commit["env_steps"] == 300 and commit["updates"] == 300
     assert set(commit["files"]) > {"loop.npz"} and any(name.startswith("agent/") for name in commit["files"])
 
 

@@ -6,9 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 
-from dreamer_agent.api import evaluate_run
+from dreamer_agent.api import evaluate_run, load_saved
 from dreamer_agent.config import merge
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.training import run_directory, train
@@ -28,6 +29,11 @@ def test_a_run_of_every_format_is_scored_and_goes_on(tmp_path: Path, number: int
     before = newest(run)
     assert before.format == number
     assert 1 <= evaluate_run(run, episodes=2).mean <= 500
+    state = load_saved(run).state
+    averaged = any(
+        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (state.average, state.params)), strict=True)
+    )
+    assert averaged == (number >= 2)  # an older one has no average: it begins with the parameters
     config = merge(run_directory.load(run), {"train": {"steps": before.step + 40}})
     train(config, run, quiet=True, allow=["version"])
     assert newest(run).step >= before.step + 40
