@@ -16,7 +16,8 @@ FIGURES = ("curves.png", "profile.png")
 _ABOUT = (
     "**Score**: mean return of the final parameters (ours: averaged over `optimizer.average` updates) over "
     "fresh episodes with sampled actions (how many is said for each run), from seeds that training never saw; "
-    "never the best on the way. **Last 5%**: mean return of the training episodes logged in the last 5% of the budget. **Env steps** are steps of the agent (after "
+    "never the best on the way. **Last 5%**: mean return of the training episodes logged in the last 5% of the "
+    "budget, acted with the parameters of their time. **Env steps** are steps of the agent (after "
     f"action repeat, without resets), **frames** those of the simulator. **Frames to {REACHED:.0%}**: those "
     f"after which the mean return of the last {EPISODES} training episodes was first logged as at least "
     f"{REACHED:.0%} of the way from the lower end of the task's scale to the upper "

@@ -92,7 +92,7 @@ def read_weights(folder: Path) -> Named:
 
 
 def start_from(state: AgentState, weights: Mapping[str, np.ndarray]) -> tuple[AgentState, Transfer]:
-    """`state` with the parameters whose names and shapes match `weights`, the rest copied anew."""
+    """`state` with the parameters whose names and shapes match `weights`; what is copied of them follows."""
     fresh = named(state.params, arrays=False)
     matched = [name for name, leaf in fresh.items() if name in weights and weights[name].shape == leaf.shape]
     reshaped = {
