@@ -140,6 +140,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """The devices of one run."""
+
+    data: int = 1  # devices among which the rows of a batch are divided; 0: all there are
+    fsdp: int = 1  # devices among which each of these divides its rows and the large parameters once more
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that a run is made of."""
 
@@ -150,6 +158,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on CPU, else bfloat16
     init_from: str = ""  # a run directory or exported agent whose weights a fresh run starts from

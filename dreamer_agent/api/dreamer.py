@@ -275,7 +275,8 @@ class Dreamer:
 
     def _state(self) -> AgentState:
         if self._trainer:
-            return self._trainer.state
+            state = self._trainer.state
+            return state._replace(average=self._trainer.placement.whole(state.average))
         self._known()
         assert self._saved is not None
         return self._saved.state

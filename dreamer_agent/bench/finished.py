@@ -19,6 +19,7 @@ from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
 from dreamer_agent.training.metrics import read_metrics
 
+NOT_LEARNED_FROM = ("train.", "mesh.")
 HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*
 BEFORE = {"optimizer.average": 1.0}  # what was done before there was such a value, where its default is another
 LAST = 0.05  # share of the budget whose episodes make the "last 5%"
@@ -78,7 +79,8 @@ def values_of(task: Task, method: str = OURS) -> dict[str, Any]:
     """Every value that learning depends on, but the seed, by its dotted key."""
     if method == OURS:
         values = flatten(to_dict(task.config(0, 1)))
-        kept = {key: value for key, value in values.items() if not key.startswith("train.") or key in HASHED}
+        ours = {key: value for key, value in values.items() if not key.startswith(NOT_LEARNED_FROM)}
+        kept = ours | {key: values[key] for key in HASHED}
     else:
         from dreamer_agent.bench.baselines import asked_of
 

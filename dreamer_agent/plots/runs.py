@@ -15,7 +15,7 @@ from dreamer_agent.plots.video import log_picture, write_video
 from dreamer_agent.training.record import film, record_episodes
 
 DREAM_FPS = 5.0
-NOT_LEARNING = ("seed", "train")  # what may differ between runs of one band
+NOT_LEARNING = ("seed", "train", "mesh")  # what may differ between runs of one band
 
 
 def plot_runs(runs: Sequence[str | Path], path: str | Path, goal: float | None = None) -> Path:

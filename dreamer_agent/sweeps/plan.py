@@ -15,7 +15,7 @@ from dreamer_agent.training import budget
 from dreamer_agent.training.metrics import newest_metrics
 
 MEASURED = 4  # programs that are timed before a sweep starts
-LEARNER = 16  # bytes of a checkpoint for each parameter: itself, its slow copy, two moments
+LEARNER = 16  # bytes of a checkpoint for each parameter: itself, its average, two moments
 GB = 1e9
 NOT_PROGRAM = ("seed", *HYPER)
 
@@ -83,7 +83,7 @@ def plan(runs: Sequence[SweepRun], measure: Callable[[Config], float | None] | N
 def program_of(config: Config) -> str:
     """What runs of one speed have in common."""
     values = flatten(to_dict(config))
-    kept = {k: v for k, v in values.items() if k not in NOT_PROGRAM and not k.startswith("train.")}
+    kept = {k: v for k, v in values.items() if k not in NOT_PROGRAM and not k.startswith(("train.", "mesh."))}
     return json.dumps(kept, sort_keys=True, default=str)
 
 

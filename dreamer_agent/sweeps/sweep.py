@@ -17,7 +17,8 @@ from dreamer_agent.sweeps.points import Point, points_of
 
 SPECIAL = ("preset", "size")  # keys of a point that are no values of the configuration
 LIMITS = ("runs", "env_steps", "gb")
-NOT_IDENTITY = (  # of train.*: a run goes on where they change
+NOT_IDENTITY = (  # of train.* and mesh.*: a run goes on where they change
+    "data", "fsdp",
     "steps", "log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_episodes", "eval_envs",
     "eval_max_length", "loop", "overlap", "loggers",
 )  # fmt: skip
@@ -158,7 +159,7 @@ def identity_of(config: Config) -> str:
     values = {
         key: value
         for key, value in flatten(to_dict(config)).items()
-        if key.removeprefix("train.") not in NOT_IDENTITY and defaults.get(key) != value
+        if key.removeprefix("train.").removeprefix("mesh.") not in NOT_IDENTITY and defaults.get(key) != value
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 

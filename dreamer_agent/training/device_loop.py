@@ -26,6 +26,7 @@ from dreamer_agent.training import budget, memory
 from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.mesh import sizes_of
 from dreamer_agent.training.opening import replay_sizes
 from dreamer_agent.training.skipped import look_at_skips
 from dreamer_agent.training.updates import SkippedUpdate
@@ -129,7 +130,13 @@ class DeviceTrainer(Trainer):
 
     @classmethod
     def check_config(cls, config: Config) -> None:
-        """Raise `ConfigError` for a replay on disk, since the program needs it on the device."""
+        """Raise `ConfigError` for a replay on disk, or a mesh: the program has all of a run on one device."""
+        super().check_config(config)
+        if sizes_of(config) != (1, 1):
+            raise ConfigError(
+                "mesh.data and mesh.fsdp need train.loop=host; the device loop has all of a run on one device, "
+                "and several runs (--seeds) on several."
+            )
         if config.replay.spill:
             raise ConfigError("replay.spill=true needs train.loop=host: the device loop keeps its replay there.")
 

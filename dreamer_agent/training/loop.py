@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from dreamer_agent.agent import Agent, AgentState, Metrics, hyper_parameters
+from dreamer_agent.agent import ACTING, Agent, AgentState, Metrics, hyper_parameters
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
@@ -34,6 +34,7 @@ from dreamer_agent.training.checkpoints import Checkpoints
 from dreamer_agent.training.driver import Driver, Launched, env_steps
 from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
 from dreamer_agent.training.lock import check_free
+from dreamer_agent.training.mesh import Placement, sizes_of
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers
 from dreamer_agent.training.opening import EnvFactory, check_folder, introduction, make_replay, prepare_folder
 from dreamer_agent.training.progress import Counters, Stopwatch, Window, crossed
@@ -106,10 +107,12 @@ class Trainer:
         self.evaluated: float | None = None  # the mean return of the last evaluation on the way
         self.replay = self.make_replay(config)
         self.reseed()
+        self.placement = Placement.of(config)
         state: AgentState = jax.jit(agent.init)(jax.random.PRNGKey(config.seed))
         # The numbers of this run: its agent may be shared with runs that have others.
-        self.state = state._replace(hyper=hyper_parameters(config, env.obs_specs))
-        self.updates = Updates(agent, updates_per_dispatch(config, agent), config.train.overlap, self.clock)
+        self.state = self.placement.state(state._replace(hyper=hyper_parameters(config, env.obs_specs)))
+        count = updates_per_dispatch(config, agent)
+        self.updates = Updates(agent, count, config.train.overlap, self.clock, self.placement)
         self.screen = Screen(config.train.steps, 0, quiet)
         self.driver = self._make_driver(config.seed)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
@@ -171,7 +174,8 @@ class Trainer:
 
     @classmethod
     def check_config(cls, config: Config) -> None:
-        """Raise `ConfigError` for a configuration that this loop cannot run."""
+        """Raise `ConfigError` for a configuration that this loop cannot run here."""
+        sizes_of(config)
 
     @classmethod
     def check_env(cls, env: VectorEnv) -> None:
@@ -348,7 +352,7 @@ class Trainer:
     def _launch(self) -> list[Launched]:
         """Hand the rows that wait to the policy, with the parameters of all updates so far."""
         with self.clock("acting"):
-            acts = self.driver.launch(self.state.params)
+            acts = self.driver.launch(self.placement.whole({key: self.state.params[key] for key in ACTING}))
             if not self.config.train.overlap:
                 jax.block_until_ready([act.packed for act in acts])
         return acts
@@ -440,7 +444,8 @@ class Trainer:
         return positions
 
     def _start_from(self, source: Path) -> None:
-        self.state, transfer = start_from(self.state, read_weights(source))
+        state, transfer = start_from(self.state, read_weights(source))
+        self.state = self.placement.state(state)
         for line in transfer.report(str(source)):
             self.screen.say(line)
 

@@ -80,7 +80,8 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
     loop = checkpoint.loop()
     try:
         trainer.counters = Counters(**loop["counters"])
-        trainer.state = checkpoint.agent(trainer.state)._replace(hyper=trainer.state.hyper)
+        state = checkpoint.agent(trainer.state)._replace(hyper=trainer.state.hyper)
+        trainer.state = trainer.placement.state(state)
         if trainer.replay.mark().added.any():
             trainer.replay = trainer.make_replay(trainer.config)
         trainer.replay.restore(trainer.checkpoints.store.load(checkpoint.index))

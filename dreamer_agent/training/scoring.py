@@ -22,7 +22,8 @@ def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: i
     env = trainer.make(min(train.eval_envs, episodes))
     try:
         evaluation = evaluate(
-            trainer.agent, trainer.state.average, env, episodes, seed, explore, train.eval_max_length,
+            trainer.agent, trainer.placement.whole(trainer.state.average), env, episodes, seed, explore,
+            train.eval_max_length,
             stop=lambda: bool(trainer.interrupted),
         )  # fmt: skip
     finally:

@@ -58,7 +58,8 @@ def roll_back(trainer: Trainer, in_a_row: int) -> None:
     trainer.screen.say(f"{problem}: back to the checkpoint at env step {checkpoint.step:,}, with other batches")
     positions = trainer.resume_from(checkpoint)
     trainer.counters.rollbacks += 1
-    trainer.state = trainer.state._replace(key=jax.random.fold_in(trainer.state.key, trainer.counters.rollbacks))
+    key = jax.random.fold_in(trainer.state.key, trainer.counters.rollbacks)
+    trainer.state = trainer.placement.state(trainer.state._replace(key=key))
     trainer.reseed()
     restore_callbacks(trainer)
     trainer.writer.resume(trainer.counters.env_steps, positions)

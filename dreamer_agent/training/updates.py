@@ -19,6 +19,7 @@ from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
 from dreamer_agent.replay import HostReplay, replay_bytes
 from dreamer_agent.training.budget import layout_of
+from dreamer_agent.training.mesh import Placement
 from dreamer_agent.training.progress import Stopwatch
 from dreamer_agent.world_model import CONTEXT
 
@@ -61,9 +62,9 @@ class Updates:
     With `overlap` off, every launch is waited for; nothing else differs.
     """
 
-    def __init__(self, agent: Agent, count: int, overlap: bool, clock: Stopwatch):
-        self.count, self.overlap, self.clock = count, overlap, clock
-        self.program = program_of(agent)
+    def __init__(self, agent: Agent, count: int, overlap: bool, clock: Stopwatch, placement: Placement):
+        self.count, self.overlap, self.clock, self.placement = count, overlap, clock, placement
+        self.program = program_of(agent, self.placement)
         self.flight: Flight | None = None
         self.done: list[Metrics] = []  # of dispatches that were written back: reading these waits for nothing
         self.skips = Skips(0, 0)  # as of the last dispatch that was written back
@@ -76,7 +77,7 @@ class Updates:
         """
         with self.clock("replay"):
             batches, ids = sample_many(replay, self.count)
-            given = jax.device_put(batches)  # may share the memory of the arrays, which nobody writes to again
+            given = self.placement.batches(batches)  # may share the arrays' memory, which nobody writes to again
         state, latents, metrics, skipped, skips = self.program(state, given)
         before = self.flight
         self.flight = Flight(number, ids, latents, metrics, skipped, skips, batches)
@@ -132,9 +133,10 @@ class Updates:
         self.skips = Skips(*map(int, skips))
 
 
-def program_of(agent: Agent) -> Any:
+def program_of(agent: Agent, placement: Placement) -> Any:
     """`update_many` for `agent`, compiled when it is first called; the arrays of its `state` are used up."""
-    return compiled(partial(update_many, agent), donate_argnums=0)
+    shapes = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
+    return compiled(partial(update_many, agent), donate_argnums=0, **placement.options(shapes))
 
 
 def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentState, Tree, Metrics, Array, Skips]:

@@ -21,6 +21,7 @@ from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training import updates
 from dreamer_agent.training.callbacks import Callback
 from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.mesh import Placement
 from dreamer_agent.training.updates import updates_per_dispatch
 from tests.conftest import random_batch, small_config
 
@@ -138,7 +139,7 @@ def metrics_of(folder: Path) -> list[dict]:
     ("ratio", "dispatch", "count"), [(1 / 3, 0, 1), (1, 1, 1), (1, 0, 3)], ids=["one", "three", "three at once"]
 )
 def test_overlapping_gives_what_waiting_gives(shared, tmp_path, ratio, dispatch, count) -> None:
-    given, programs = [], updates.program_of(shared)._cache_size()
+    given, programs = [], updates.program_of(shared, Placement())._cache_size()
     for overlap in (True, False):
         folder = tmp_path / str(overlap)
         config = short(ratio, f"train.overlap={overlap}".lower(), f"train.updates_per_dispatch={dispatch}")
@@ -155,7 +156,7 @@ def test_overlapping_gives_what_waiting_gives(shared, tmp_path, ratio, dispatch,
             np.testing.assert_array_equal(stored, rows[: len(stored)])
     jax.tree.map(np.testing.assert_array_equal, *(first for first, _ in given))
     assert given[0][1] == given[1][1] and any("loss/policy" in row for row in given[0][1])
-    assert updates.program_of(shared)._cache_size() <= programs + 1  # one serves all dispatches
+    assert updates.program_of(shared, Placement())._cache_size() <= programs + 1  # one serves all dispatches
 
 
 def test_what_a_dispatch_sees_lags_by_one_act_and_one_dispatch(shared, tmp_path) -> None:

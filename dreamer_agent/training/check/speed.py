@@ -20,6 +20,7 @@ from dreamer_agent.specs import Specs
 from dreamer_agent.training import budget
 from dreamer_agent.training.check.rollout import RandomPolicy, RandomRollout, sentence_of
 from dreamer_agent.training.driver import Driver
+from dreamer_agent.training.mesh import Placement
 from dreamer_agent.training.progress import Stopwatch
 from dreamer_agent.training.updates import Updates, sample_many, updates_per_dispatch
 from dreamer_agent.training.weights import read_weights, start_from
@@ -127,7 +128,8 @@ def _time_update(
     config: Config, agent: Agent, state: Any, rollout: RandomRollout, seconds: float
 ) -> tuple[float, float, int | None]:
     replay, count = filled_replay(config, agent, rollout), updates_per_dispatch(config, agent)
-    held, updates = [state], Updates(agent, count, overlap=False, clock=Stopwatch())
+    updates = Updates(agent, count, overlap=False, clock=Stopwatch(), placement=Placement.of(config))
+    held = [state := updates.placement.state(state)]
     start = time.monotonic()
     program = updates.program.lower(state, sample_many(replay, count)[0]).compile()
     compiling = time.monotonic() - start
