@@ -253,7 +253,7 @@ def test_callbacks_get_metrics_on_the_device_and_whole_steps(shared, tmp_path) -
 def test_several_updates_in_one_dispatch_are_the_single_ones(learner) -> None:
     batches = [random_batch(learner.agent, seed) for seed in range(3)]
     copy = lambda: jax.tree.map(jnp.copy, learner.state)  # noqa: E731  the state is donated
-    update_many = updates.program_of(learner.agent)
+    update_many = updates.program_of(learner.agent, Placement())
     stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
     state, latents, metrics, *_ = update_many(copy(), stacked)
     one, rows, packed = copy(), [], []
