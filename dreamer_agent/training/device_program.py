@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from dreamer_agent.agent import ACTING, ActState, Agent, AgentState, Metrics
 from dreamer_agent.compiling import compiled
@@ -91,6 +92,7 @@ class Program:
     replay: DeviceReplay
     span: int
     seeds: int | None = None  # None: one, without a leading axis
+    sharding: NamedSharding | None = None  # of that axis; None: one device
 
     @cached_property
     def start(self) -> Any:
@@ -100,7 +102,8 @@ class Program:
     @cached_property
     def chunk(self) -> Any:
         """`(loop, plan)` to `(loop, seen, updates)`, jitted; the loop is donated."""
-        return compiled(self._chunk, donate_argnums=0)
+        options = {} if self.sharding is None else {"out_shardings": (self.sharding, None, None)}
+        return compiled(self._chunk, donate_argnums=0, **options)
 
     def plan(self, first: int, stop: int, updates: int, due: Any) -> Plan:
         """The plan for env steps `first` to `stop`; `due(env_steps)` is the rule of the ratio."""

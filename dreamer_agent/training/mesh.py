@@ -97,6 +97,17 @@ class Placement:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
+def over_seeds(count: int) -> NamedSharding | None:
+    """Leading axes of `count` seeds on as many devices as divide them evenly, each seed whole; None for one."""
+    there = jax.devices()
+    used = max(n for n in range(1, min(count, len(there)) + 1) if count % n == 0)
+    if used == 1:
+        return None
+    return NamedSharding(
+        Mesh(np.array(there[:used]), ("seed",), axis_types=(AxisType.Auto,)), PartitionSpec("seed")
+    )
+
+
 def sizes_of(config: Config) -> tuple[int, int]:
     """How many devices share the rows, and how many the parameters; `ConfigError` where there are not so many."""
     mesh, there = config.mesh, len(jax.devices())

@@ -28,6 +28,7 @@ from dreamer_agent.training.device_loop import DeviceTrainer, span
 from dreamer_agent.training.device_program import Loop, Program
 from dreamer_agent.training.evaluate import Evaluation
 from dreamer_agent.training.lock import check_free
+from dreamer_agent.training.mesh import over_seeds
 from dreamer_agent.training.opening import EnvFactory, check_folder, prepare_folder
 from dreamer_agent.training.progress import crossed
 from dreamer_agent.training.saving import resumed
@@ -145,18 +146,28 @@ class Population:
         """The run with the fewest env steps, which is the clock of all."""
         return min(self.members, key=lambda member: member.counters.env_steps)
 
+    def _take(self, index: int) -> Any:
+        """What one run holds, on the first device."""
+        one = self._row(self.loop, index)
+        return jax.device_put(one, jax.devices()[0])
+
     @cached_property
-    def _take(self) -> Any:
+    def _row(self) -> Any:
         return jax.jit(lambda loop, index: jax.tree.map(lambda x: x[index], loop))
 
     def _gather(self) -> None:
         """All that the runs hold into arrays with a leading axis; for a moment it is there twice."""
-        member = self.members[0]
+        member, sharding = self.members[0], over_seeds(len(self.members))
         self.program = Program(
-            member.agent, member.program.env, member.replay.replay, span(member.config), len(self.members)
+            member.agent,
+            member.program.env,
+            member.replay.replay,
+            span(member.config),
+            len(self.members),
+            sharding,
         )
         self.loop: Any = jax.tree.map(lambda *x: jnp.stack(x), *(member.loop for member in self.members))
-        self.loop = jax.device_put(self.loop, jax.devices()[0])
+        self.loop = jax.device_put(self.loop, sharding or jax.devices()[0])
         for member in self.members:
             _empty(member)
 
@@ -164,7 +175,7 @@ class Population:
         """Give back to the runs what is theirs, and let each log and write it, whatever befalls the others."""
         failures = []
         for index, member in enumerate(self.members):
-            member.loop = self._take(self.loop, index)
+            member.loop = self._take(index)
             try:
                 member.end()
             except RunDirectoryError as error:
@@ -177,7 +188,7 @@ class Population:
     def _lent(self, index: int) -> Iterator[DeviceTrainer]:
         """A run with a copy of what it holds, to evaluate and save it."""
         member = self.members[index]
-        member.loop = self._take(self.loop, index)
+        member.loop = self._take(index)
         yield member
         _empty(member)
 

@@ -12,12 +12,17 @@ import pytest
 
 from dreamer_agent import Dreamer
 from dreamer_agent.agent import Agent, AgentState
+from dreamer_agent.api import population_configs
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.specs import ArraySpec
+from dreamer_agent.training import population
+from dreamer_agent.training.checkpoint import newest
 from dreamer_agent.training.loop import Trainer
-from dreamer_agent.training.mesh import Placement, sizes_of
+from dreamer_agent.training.mesh import Placement, over_seeds, sizes_of
+from dreamer_agent.training.population import Population
 from dreamer_agent.training.updates import program_of
 from tests.conftest import TEST_SIZE, random_batch, small_config
+from tests.training.device_runs import short
 
 MESHES = {"data": ["mesh.data=8"], "fsdp": ["mesh.fsdp=8"], "both": ["mesh.data=2", "mesh.fsdp=4"]}
 SMALL = [
@@ -123,6 +128,28 @@ def test_training_is_that_of_one_device(tmp_path: Path) -> None:
     (one, steps), (other, others) = given
     np.testing.assert_array_equal(steps["action"]["action"], others["action"]["action"])
     for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+        assert np.abs(a - b).max() <= 1e-2 * max(np.abs(a).max(), 1e-3)
+
+
+def test_seeds_of_a_population_are_divided(tmp_path: Path, monkeypatch) -> None:
+    """Four seeds on four devices are those of one device; each is evaluated and saved from one."""
+    config, given = short("train.steps=120", "optimizer.learning_rate=1e-3"), []
+    assert over_seeds(6).num_devices == 6 and over_seeds(9).num_devices == 3 and over_seeds(11) is None
+    for name in ("four", "one"):
+        folders = [tmp_path / name / str(seed) for seed in range(4)]
+        together = Population.open(population_configs(config, 4), folders, quiet=True)
+        together.run(120)
+        assert together.program.chunk._cache_size() == 1
+        states = [member.state for member in together.members]
+        assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(states))
+        assert [len(each) for each in together.score()] == [2] * 4
+        assert all(newest(folder).step >= 120 for folder in folders)
+        given.append(jax.device_get([state.params for state in states]))
+        together.close()
+        monkeypatch.setattr(population, "over_seeds", lambda _: None)
+    moved = jax.device_get(jax.jit(together.members[0].agent.init)(jax.random.PRNGKey(0)).params)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (moved, given[0][0])), strict=True))
+    for a, b in zip(*map(jax.tree.leaves, given), strict=True):
         assert np.abs(a - b).max() <= 1e-2 * max(np.abs(a).max(), 1e-3)
 
 
