@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,17 +127,21 @@ class Agent:
         )
         return ActState(latent, action)
 
-    def update(self, state: AgentState, batch: Batch) -> tuple[AgentState, Latent, Metrics]:
+    def update(
+        self, state: AgentState, batch: Batch, gather: Callable[[Params], Params] = lambda params: params
+    ) -> tuple[AgentState, Latent, Metrics]:
         """One step on a batch `[B, C + T, ...]`: one loss, one backward pass, one optimiser.
+
+        Where several devices hold the parameters in parts, `gather` puts them together for the loss.
 
         Gives the new state, the posterior latents `[B, T, ...]` for the replay, and scalar metrics. Where the
         loss or the gradient is not finite, nothing is learned: `metrics["skipped"]` is 1, all others are NaN, and
         the latents are not to be kept.
         """
         keys = jax.random.split(jax.random.fold_in(state.key, state.step))
-        (loss, (losses, norm, latents, metrics)), gradients = jax.value_and_grad(self._loss, has_aux=True)(
-            state.params, state, batch, keys
-        )
+        (loss, (losses, norm, latents, metrics)), gradients = jax.value_and_grad(
+            lambda params: self._loss(gather(params), state, batch, keys), has_aux=True
+        )(state.params)
         applied, norms = self._apply(state, gradients, norm)
         finite = jnp.isfinite(loss) & jnp.isfinite(norms["optimizer/gradient_norm"])
         metrics |= norms | {f"loss/{key}": value.mean() for key, value in losses.items()}

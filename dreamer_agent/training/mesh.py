@@ -3,8 +3,8 @@
 One mesh with two axes, and nothing but `jax.sharding` on it:
 
 - `data`: every device has its rows of each batch and all parameters; XLA sums the gradients.
-- `fsdp`: rows as well, and of every large parameter, its average and its moments only a part (ZeRO-3, Rajbhandari
-  et al., arXiv 1910.02054); XLA gathers each where it is needed.
+- `fsdp`: rows as well, and of every large parameter, its average and its moments only a part (ZeRO, Rajbhandari
+  et al., arXiv 1910.02054). An update gathers them once: a recurrent model uses each in every step of a sequence.
 
 The update is the same program of the whole batch as on one device: random numbers, percentiles of returns and the
 means of losses are those of all rows, so that equal batches give equal parameters but for the order of sums.
@@ -68,6 +68,12 @@ class Placement:
             return x.addressable_data(0) if x.sharding.is_fully_replicated else jax.device_put(x, first)
 
         return jax.tree.map(there, params)
+
+    def gathered(self, params: Tree) -> Tree:
+        """`params` whole on every device, inside a program: once for an update, not for each step in it."""
+        if self.mesh is None or self.mesh.shape["fsdp"] == 1:
+            return params
+        return jax.lax.with_sharding_constraint(params, self._named())
 
     def options(self, state: AgentState) -> dict[str, Any]:
         """What `jax.jit` of `update_many` needs to leave its results where they belong."""

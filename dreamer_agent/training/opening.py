@@ -20,6 +20,7 @@ from dreamer_agent.replay import HostReplay
 from dreamer_agent.replay.host import Layout
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import budget, run_directory
+from dreamer_agent.training.mesh import sizes_of
 from dreamer_agent.training.weights import read_weights
 from dreamer_agent.world_model import CONTEXT
 
@@ -50,12 +51,20 @@ def introduction(config: Config, folder: Path, agent: Agent, env: VectorEnv, siz
     act = ", ".join(f"{k} {s.kind} {s.classes if s.classes else list(s.shape)}" for k, s in env.act_specs.items())
     return [
         f"[bold]{config.env.id}[/bold] with {config.env.num_envs} environments: observes {obs}; acts by {act}",
-        f"{sizes.parameters:,} parameters on {jax.default_backend()} in {agent.model.dtype.name}; "
+        f"{sizes.parameters:,} parameters on {_devices(config)} in {agent.model.dtype.name}; "
         f"replay {sizes.replay / 1e9:.3f} GB, learner about {sizes.model / 1e9:.3f} GB plus activations",
         f"{config.updates_per_env_step:.3g} updates per env step "
         f"(ratio {config.replay.ratio:g} / batch {config.replay.batch_size} x {config.replay.batch_length}); "
         f"run directory {folder}",
     ]
+
+
+def _devices(config: Config) -> str:
+    data, fsdp = sizes_of(config)
+    if data * fsdp == 1:
+        return jax.default_backend()
+    divided = "rows" if fsdp == 1 else f"rows, and parameters among {fsdp}"
+    return f"{data * fsdp} {jax.default_backend()} devices (divided: {divided})"
 
 
 def make_replay(config: Config, agent: Agent, folder: Path | None = None) -> HostReplay:

@@ -7,6 +7,7 @@ function of step counters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 from dreamer_agent.agent import Agent, AgentState, Metrics, Skips
 from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
+from dreamer_agent.nets import Params
 from dreamer_agent.replay import HostReplay, replay_bytes
 from dreamer_agent.training.budget import layout_of
 from dreamer_agent.training.mesh import Placement
@@ -136,18 +138,21 @@ class Updates:
 def program_of(agent: Agent, placement: Placement) -> Any:
     """`update_many` for `agent`, compiled when it is first called; the arrays of its `state` are used up."""
     shapes = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
-    return compiled(partial(update_many, agent), donate_argnums=0, **placement.options(shapes))
+    function = partial(update_many, agent, gather=placement.gathered)
+    return compiled(function, donate_argnums=0, **placement.options(shapes))
 
 
-def update_many(agent: Agent, state: AgentState, batches: Tree) -> tuple[AgentState, Tree, Metrics, Array, Skips]:
-    """One update after the other on `batches` `[K, B, C + T, ...]`.
+def update_many(
+    agent: Agent, state: AgentState, batches: Tree, gather: Callable[[Params], Params] = lambda params: params
+) -> tuple[AgentState, Tree, Metrics, Array, Skips]:
+    """One update after the other on `batches` `[K, B, C + T, ...]`; `gather` as of `Agent.update`.
 
     Gives the new state, the packed posterior latents `[K, B, T, ...]`, the means of the metrics over K but for
     skipped updates, which of them were skipped `[K]`, and how many in all.
     """
 
     def one(state: AgentState, batch: Tree) -> tuple[AgentState, tuple[Tree, Metrics]]:
-        state, latents, metrics = agent.update(state, batch)
+        state, latents, metrics = agent.update(state, batch, gather)
         return state, (latents.pack(), metrics)
 
     state, (latents, metrics) = jax.lax.scan(one, state, batches)
