@@ -4,8 +4,8 @@
 
 Eight virtual devices share the cores of the CPU, so that dividing cannot pay here: what is measured is its
 overhead, the time on n devices beside that of one device for the same global batch (weak scaling: 2 sequences of
-64 steps for each device, size 1m), in turns in one process. With JAX_PLATFORMS=cuda the same command takes the GPUs
-there are. Results go to benchmarks/results/scaling.json.
+64 steps for each device, size 1m), in turns in one process. With JAX_PLATFORMS=cuda the same command takes the
+GPUs there are. Results go to benchmarks/results/scaling.json.
 """
 
 from __future__ import annotations
