@@ -68,6 +68,18 @@ class ActState(NamedTuple):
     action: Actions
 
 
+class Division(NamedTuple):
+    """How several devices share an update: the `parts` of the rows of a batch, and what puts parameters that are
+    held in parts together, once for the loss.
+    """
+
+    parts: int = 1
+    gather: Callable[[Params], Params] = lambda params: params
+
+
+ALONE = Division()
+
+
 @dataclass(frozen=True, eq=False)  # compared by identity, so that jit can hold it as a static argument
 class Agent:
     """The networks and sizes of one configuration; holds no arrays that change."""
@@ -128,11 +140,9 @@ class Agent:
         return ActState(latent, action)
 
     def update(
-        self, state: AgentState, batch: Batch, gather: Callable[[Params], Params] = lambda params: params
+        self, state: AgentState, batch: Batch, division: Division = ALONE
     ) -> tuple[AgentState, Latent, Metrics]:
         """One step on a batch `[B, C + T, ...]`: one loss, one backward pass, one optimiser.
-
-        Where several devices hold the parameters in parts, `gather` puts them together for the loss.
 
         Gives the new state, the posterior latents `[B, T, ...]` for the replay, and scalar metrics. Where the
         loss or the gradient is not finite, nothing is learned: `metrics["skipped"]` is 1, all others are NaN, and
@@ -140,7 +150,7 @@ class Agent:
         """
         keys = jax.random.split(jax.random.fold_in(state.key, state.step))
         (loss, (losses, norm, latents, metrics)), gradients = jax.value_and_grad(
-            lambda params: self._loss(gather(params), state, batch, keys), has_aux=True
+            lambda params: self._loss(division.gather(params), state, batch, keys, division.parts), has_aux=True
         )(state.params)
         applied, norms = self._apply(state, gradients, norm)
         finite = jnp.isfinite(loss) & jnp.isfinite(norms["optimizer/gradient_norm"])
@@ -150,7 +160,7 @@ class Agent:
         return _unless_skipped(finite, applied, state), jax.lax.stop_gradient(latents), metrics
 
     def _loss(
-        self, params: Params, state: AgentState, batch: Batch, keys: Array
+        self, params: Params, state: AgentState, batch: Batch, keys: Array, parts: int
     ) -> tuple[Array, tuple[Losses, PercentileRange, Latent, Metrics]]:
         """The weighted sum of all losses, as the paper orders them."""
         hyper = state.hyper
@@ -171,7 +181,7 @@ class Agent:
         trajectory = imagine(self.model, frozen, policy, starts, keys[1], horizon)
         imagined, first_return, norm, more = behaviour_losses(
             self.model, self.nets, params, state.slow_critic, state.norm, trajectory, hyper,
-            self.config.behaviour.return_norm,
+            self.config.behaviour.return_norm, parts,
         )  # fmt: skip
         shape = batch["reward"][:, 1:].shape
         losses |= {key: value.reshape(shape) for key, value in imagined.items()}

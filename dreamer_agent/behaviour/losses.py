@@ -27,19 +27,20 @@ class Imagined(NamedTuple):
 
 
 def evaluate_trajectory(
-    model: WorldModel, params: Params, trajectory: Trajectory, values: Array, last_value: Array, lambda_: Array
-) -> Imagined:
+    model: WorldModel, params: Params, trajectory: Trajectory, values: Array, last_value: Array, lambda_: Array,
+    parts: int = 1,
+) -> Imagined:  # fmt: skip
     """Rewards and discounts along `trajectory`, and the lambda-returns that they give with the critic's `values`.
 
     `values` `[H, N]` belong to the features and `last_value` `[N]` to the last ones. The predicted continue holds
     the discount. A state counts as much as it is likely to be reached: w_t is the product of the continues up to
-    and including t.
+    and including t. `parts` as of `flatten_rows`.
     """
     params, trajectory, values, last_value = stop((params, trajectory, values, last_value))
-    rows = flatten_rows(trajectory.features)
+    rows = flatten_rows(trajectory.features, parts)
 
     def along(head: Callable[[Array], Array]) -> Array:  # [H + 1, N]
-        return jnp.concatenate([head(rows).reshape(values.shape), head(trajectory.last)[None]])
+        return jnp.concatenate([unflatten_rows(head(rows), len(values), parts), head(trajectory.last)[None]])
 
     reward = along(lambda x: model.predict_reward(params, x).mean())
     discount = along(lambda x: model.predict_continue(params, x).prob())
@@ -49,15 +50,17 @@ def evaluate_trajectory(
 
 
 def actor_loss(
-    policy: ActionDistribution, imagined: Imagined, actions: dict[str, Array], scale: Array, entropy: Array
-) -> tuple[Array, dict[str, Array]]:
+    policy: ActionDistribution, imagined: Imagined, actions: dict[str, Array], scale: Array, entropy: Array,
+    parts: int = 1,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
     """-w (log pi(a) sg((R - V) / S) + eta H(pi)), `[H, N]`: REINFORCE for every kind of action (V3, eq. 11).
 
-    `policy` and `actions` `[H * N, ...]` belong to the flattened features.
+    `policy` and `actions` `[H * N, ...]` belong to the flattened features; `parts` as of `flatten_rows`.
     """
-    shape = imagined.returns.shape
+    horizon = len(imagined.returns)
     advantage = (imagined.returns - imagined.values) / scale
-    log_prob, bonus = policy.log_prob(stop(actions)).reshape(shape), policy.entropy().reshape(shape)
+    log_prob = unflatten_rows(policy.log_prob(stop(actions)), horizon, parts)
+    bonus = unflatten_rows(policy.entropy(), horizon, parts)
     loss = -imagined.weights * (log_prob * advantage + entropy * bonus)
     metrics = {
         "behaviour/entropy": bonus.mean(),
@@ -98,27 +101,28 @@ def replay_value_loss(
 
 def behaviour_losses(
     model: WorldModel, nets: ActorCritic, params: Params, slow_critic: Params, norm: ops.PercentileRange,
-    trajectory: Trajectory, hyper: dict[str, Array], normalised: bool = True,
+    trajectory: Trajectory, hyper: dict[str, Array], normalised: bool = True, parts: int = 1,
 ) -> tuple[Losses, Array, ops.PercentileRange, dict[str, Array]]:  # fmt: skip
     """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics.
 
-    Advantages are divided by that range if `normalised`.
+    Advantages are divided by that range if `normalised`. `parts` as of `flatten_rows`.
     """
-    shape = trajectory.features.shape[:2]
-    rows, last = stop((flatten_rows(trajectory.features), trajectory.last))
-    actions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory.actions)
+    horizon = len(trajectory.features)
+    rows, last = stop((flatten_rows(trajectory.features, parts), trajectory.last))
+    actions = jax.tree.map(lambda x: flatten_rows(x, parts), trajectory.actions)
 
     value, slow = nets.value(params["critic"], rows), nets.value(slow_critic, rows)
     last_value = nets.value(params["critic"], last).mean()
-    values = value.detached().mean().reshape(shape)
-    imagined = evaluate_trajectory(model, params, trajectory, values, last_value, hyper["lambda"])
+    values = unflatten_rows(value.detached().mean(), horizon, parts)
+    imagined = evaluate_trajectory(model, params, trajectory, values, last_value, hyper["lambda"], parts)
     norm = norm.update(imagined.returns, hyper["return_rate"])
 
     legal = with_taken(model.imagined_legal(stop(params), rows), actions)
     policy = nets.policy(params["actor"], rows, legal)
     scale = norm.scale if normalised else jnp.ones(())
-    policy_loss, metrics = actor_loss(policy, imagined, actions, scale, hyper["entropy"])
-    value_loss = imagined.weights * critic_loss(value, slow, imagined.returns.ravel()).reshape(shape)
+    policy_loss, metrics = actor_loss(policy, imagined, actions, scale, hyper["entropy"], parts)
+    loss = critic_loss(value, slow, flatten_rows(imagined.returns, parts))
+    value_loss = imagined.weights * unflatten_rows(loss, horizon, parts)
     metrics |= {
         "behaviour/return": imagined.returns.mean(),
         "behaviour/value": imagined.values.mean(),
@@ -129,10 +133,24 @@ def behaviour_losses(
     return losses, imagined.returns[0], norm, metrics
 
 
-def flatten_rows(features: Array) -> Array:
-    """`[A, B, F]` to `[A * B, F]`.
+def flatten_rows(x: Array, parts: int = 1) -> Array:
+    """`[A, B, ...]` to `[A * B, ...]`.
 
     Heads run on plain matrices: with two leading axes, XLA's CPU backend transposes whole tensors for the
     gradients of their products (a 255-bin output on 15 x 1024 rows took three times as long, jax 0.10.2).
+
+    Where B is divided among `parts` devices, the rows of one device follow those of another, so that each has its
+    own as they lie; in any other order XLA would gather them all and every device would compute all rows.
     """
-    return features.reshape(-1, features.shape[-1])
+    rest = x.shape[2:]
+    if parts > 1:
+        x = x.reshape(len(x), parts, -1, *rest).swapaxes(0, 1)
+    return x.reshape(-1, *rest)
+
+
+def unflatten_rows(x: Array, length: int, parts: int = 1) -> Array:
+    """The inverse of `flatten_rows`, for A = `length`."""
+    rest = x.shape[1:]
+    if parts > 1:
+        x = x.reshape(parts, length, -1, *rest).swapaxes(0, 1)
+    return x.reshape(length, -1, *rest)

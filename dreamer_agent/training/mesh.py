@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dreamer_agent.agent import AgentState
+from dreamer_agent.agent import ALONE, AgentState, Division
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError
 
@@ -69,11 +69,14 @@ class Placement:
 
         return jax.tree.map(there, params)
 
-    def gathered(self, params: Tree) -> Tree:
-        """`params` whole on every device, inside a program: once for an update, not for each step in it."""
-        if self.mesh is None or self.mesh.shape["fsdp"] == 1:
-            return params
-        return jax.lax.with_sharding_constraint(params, self._named())
+    @property
+    def division(self) -> Division:
+        """What `Agent.update` has to know of it."""
+        if self.mesh is None:
+            return ALONE
+        if self.mesh.shape["fsdp"] == 1:
+            return Division(self.devices)
+        return Division(self.devices, lambda params: jax.lax.with_sharding_constraint(params, self._named()))
 
     def options(self, state: AgentState) -> dict[str, Any]:
         """What `jax.jit` of `update_many` needs to leave its results where they belong."""

@@ -7,7 +7,6 @@ function of step counters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,10 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import Agent, AgentState, Metrics, Skips
+from dreamer_agent.agent import ALONE, Agent, AgentState, Division, Metrics, Skips
 from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config
-from dreamer_agent.nets import Params
 from dreamer_agent.replay import HostReplay, replay_bytes
 from dreamer_agent.training.budget import layout_of
 from dreamer_agent.training.mesh import Placement
@@ -138,21 +136,21 @@ class Updates:
 def program_of(agent: Agent, placement: Placement) -> Any:
     """`update_many` for `agent`, compiled when it is first called; the arrays of its `state` are used up."""
     shapes = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
-    function = partial(update_many, agent, gather=placement.gathered)
+    function = partial(update_many, agent, division=placement.division)
     return compiled(function, donate_argnums=0, **placement.options(shapes))
 
 
 def update_many(
-    agent: Agent, state: AgentState, batches: Tree, gather: Callable[[Params], Params] = lambda params: params
+    agent: Agent, state: AgentState, batches: Tree, division: Division = ALONE
 ) -> tuple[AgentState, Tree, Metrics, Array, Skips]:
-    """One update after the other on `batches` `[K, B, C + T, ...]`; `gather` as of `Agent.update`.
+    """One update after the other on `batches` `[K, B, C + T, ...]`, on the devices of `division`.
 
     Gives the new state, the packed posterior latents `[K, B, T, ...]`, the means of the metrics over K but for
     skipped updates, which of them were skipped `[K]`, and how many in all.
     """
 
     def one(state: AgentState, batch: Tree) -> tuple[AgentState, tuple[Tree, Metrics]]:
-        state, latents, metrics = agent.update(state, batch, gather)
+        state, latents, metrics = agent.update(state, batch, division)
         return state, (latents.pack(), metrics)
 
     state, (latents, metrics) = jax.lax.scan(one, state, batches)

@@ -10,7 +10,14 @@ import pytest
 from dreamer_agent import ops
 from dreamer_agent.agent import Agent
 from dreamer_agent.behaviour import ActorCritic, behaviour_losses, replay_value_loss
-from dreamer_agent.behaviour.losses import Imagined, actor_loss, critic_loss, evaluate_trajectory
+from dreamer_agent.behaviour.losses import (
+    Imagined,
+    actor_loss,
+    critic_loss,
+    evaluate_trajectory,
+    flatten_rows,
+    unflatten_rows,
+)
 from dreamer_agent.distributions import Bernoulli, TwoHot
 from dreamer_agent.nets import Net
 from dreamer_agent.specs import ArraySpec
@@ -70,6 +77,16 @@ def twohot_cross_entropy(target, logits):
     above = int(np.clip(np.searchsorted(BINS, target), 1, len(BINS) - 1))
     share = (target - BINS[above - 1]) / (BINS[above] - BINS[above - 1])
     return -((1 - share) * log_p[above - 1] + share * log_p[above])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_rows_are_flattened_part_by_part_and_back(parts: int) -> None:
+    x = jnp.arange(2 * 6 * 3).reshape(2, 6, 3)
+    flat = flatten_rows(x, parts)
+    np.testing.assert_array_equal(unflatten_rows(flat, 2, parts), x)
+    first = x[:, : 6 // parts].reshape(-1, 3)  # the rows of the first device, as they lie there
+    np.testing.assert_array_equal(flat[: len(first)], first)
+    np.testing.assert_array_equal(unflatten_rows(flatten_rows(x[..., 0], parts), 2, parts), x[..., 0])
 
 
 def test_weights_are_the_products_of_the_continues():
