@@ -74,7 +74,7 @@ class Contender:
         return time.perf_counter() - start
 
     def collectives(self, batch: Any) -> int:
-        """How many operations between devices the compiled program has; sums of several arrays at once not counted."""
+        """How many operations between devices the program has; sums of several arrays at once are not counted."""
         given = self.placement.batches(jax.tree.map(lambda x: x[None], batch))
         return len(re.findall(COLLECTIVES, self.program.lower(self.state, given).compile().as_text()))
 
