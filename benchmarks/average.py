@@ -24,7 +24,8 @@ import optax
 import dreamer_agent
 from dreamer_agent import Callback
 from dreamer_agent.api import run_config, train
-from dreamer_agent.plots import draw_curves
+from dreamer_agent.plots.curves import number
+from dreamer_agent.plots.style import SERIES, figure, save
 from dreamer_agent.training import evaluate
 from dreamer_agent.training.run_directory import newest_step, provenance
 
@@ -66,11 +67,15 @@ class Scores(Callback):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--draw", action="store_true", help="draw again: RUN is a result in JSON")
     parser.add_argument("--steps", type=int, default=3000, help="env steps to train further")
     parser.add_argument("--every", type=int, default=250)
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--windows", type=int, nargs="+", default=[200, 500, 1000])
     args = parser.parse_args()
+    if args.draw:
+        draw(args.run)
+        return
     config, begin = run_config(args.run), newest_step(args.run) or 0
     steps = begin + args.steps
     warm = int(2 * max(args.windows) / config.updates_per_env_step)
@@ -93,12 +98,27 @@ def main() -> None:
     }
     path = RESULTS / f"average_{name}.json"
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
-    at = np.array([row["env_steps"] for row in scores.rows], float)
-    means = np.array([[mean for mean, _ in row["scores"]] for row in scores.rows])
-    groups = {label: [(at, means[:, index])] for index, label in enumerate(labels)}
-    draw_curves(groups, path.with_suffix(".png"), f"{config.env.id}: score of fixed parameters")
-    for label, column in zip(labels, means.T, strict=True):
+    draw(path)
+
+
+def draw(path: Path) -> None:
+    """The picture of a result, and its means and extremes as text."""
+    content = json.loads(path.read_text())
+    at = [row["env_steps"] for row in content["rows"]]
+    means = np.array([[mean for mean, _ in row["scores"]] for row in content["rows"]])
+    picture = figure(7.0, 4.4)
+    axis = picture.subplots()
+    for label, column, color in zip(content["labels"], means.T, SERIES, strict=False):
+        axis.plot(at, column, color=color, marker=".", label=label)
         print(f"{label}: mean {column.mean():.1f}, least {column.min():.1f}, most {column.max():.1f}")
+    axis.set(
+        xlabel="env steps", ylabel=f"mean return of {content['episodes']} episodes with fixed parameters",
+        title=f"{content['env']}: parameters of one moment and their averages over updates",
+    )  # fmt: skip
+    axis.xaxis.set_major_formatter(number)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False)
+    save(picture, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
