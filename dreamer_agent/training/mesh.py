@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dreamer_agent.agent import ALONE, AgentState, Division
+from dreamer_agent.agent import ALONE, Agent, AgentState, Division
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError
 
@@ -78,12 +78,12 @@ class Placement:
             return Division(self.devices)
         return Division(self.devices, lambda params: jax.lax.with_sharding_constraint(params, self._named()))
 
-    def options(self, state: AgentState) -> dict[str, Any]:
+    def options(self, agent: Agent) -> dict[str, Any]:
         """What `jax.jit` of `update_many` needs to leave its results where they belong."""
         if self.mesh is None:
             return {}
-        everywhere = self._named()
-        return {"out_shardings": (self._shardings(state), self._rows(), everywhere, everywhere, everywhere)}
+        everywhere, shapes = self._named(), jax.eval_shape(agent.init, jax.random.PRNGKey(0))
+        return {"out_shardings": (self._shardings(shapes), self._rows(), everywhere, everywhere, everywhere)}
 
     def _shardings(self, state: AgentState) -> Any:
         return jax.tree.map(self._of, state)

@@ -135,9 +135,8 @@ class Updates:
 
 def program_of(agent: Agent, placement: Placement) -> Any:
     """`update_many` for `agent`, compiled when it is first called; the arrays of its `state` are used up."""
-    shapes = jax.eval_shape(agent.init, jax.random.PRNGKey(0))
     function = partial(update_many, agent, division=placement.division)
-    return compiled(function, donate_argnums=0, **placement.options(shapes))
+    return compiled(function, donate_argnums=0, **placement.options(agent))
 
 
 def update_many(

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from dreamer_agent.agent import ALONE
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.training.mesh import Placement, sizes_of
 from tests.conftest import small_config
@@ -36,7 +37,7 @@ def test_one_device_needs_no_mesh() -> None:
     placement = Placement.of(small_config("mesh.data=0"))  # all there are
     assert placement == Placement() and placement.devices == len(jax.devices()) == 1
     tree = {"a": jax.numpy.ones(3)}
-    assert placement.whole(tree) is tree and placement.options(None) == {}
+    assert placement.whole(tree) is tree and placement.division == ALONE
 
 
 @pytest.mark.parametrize(
