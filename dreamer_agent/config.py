@@ -103,7 +103,7 @@ class OptimizerConfig:
     beta1: float = 0.9  # momentum
     beta2: float = 0.999  # second moment
     eps: float = 1e-20
-    average: float = 500.0  # updates over which parameters are averaged to be scored and exported; 1: none
+    average: float = 500.0  # updates (at most a tenth of all) whose parameters are averaged to be scored; 1: none
 
 
 @dataclass(frozen=True)

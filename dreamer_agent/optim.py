@@ -53,9 +53,9 @@ def warmed_up(learning_rate: Array, warmup: Array, step: Array) -> Array:
 
 
 def average_weight(updates: Array, step: Array) -> Array:
-    """What the parameters after update `step` (from 0) weigh in their average: 1 / `updates`.
+    """What the parameters after update `step` (from 0) weigh in their moving average: 1 / `updates`.
 
-    At first 1 / (step + 1), so that the average is the plain mean while there are fewer (Polyak and Juditsky,
-    1992, over a window).
+    More at first, 1 / (1 + step / 10): the average is over the last tenth of all updates while that is fewer, so
+    that what is still being learned is not mixed with how it began.
     """
-    return 1.0 / jnp.clip(step + 1.0, 1.0, jnp.maximum(updates, 1.0))
+    return 1.0 / jnp.clip(1.0 + step / 10.0, 1.0, jnp.maximum(updates, 1.0))

@@ -132,18 +132,18 @@ def test_slow_critic_follows_by_two_percent(learner, state, batch):
     assert equal(learner.state.slow_critic, learner.state.params["critic"])
 
 
-def test_parameters_are_averaged_plainly_and_then_over_a_window(learner, batch):
+def test_parameters_are_averaged_over_a_window_that_grows_with_the_updates(learner, batch):
     state = with_hyper(learner.state, learning_rate=1e-2, warmup=0.0, average=3.0)
     assert equal(state.average, state.params)
     seen = []
-    for _ in range(4):
-        state = learner.update(state, batch)[0]
+    for step in (0, 1, 10, 1000):  # the windows: 1, 1.1, 2 and 3, which 101 would be without its limit
+        state = learner.update(state._replace(step=jnp.int32(step)), batch)[0]
         seen.append((state.params, state.average))
     for leaves in zip(*(jax.tree.leaves(tree) for pair in seen for tree in pair), strict=True):
         p1, a1, p2, a2, p3, a3, p4, a4 = map(np.asarray, leaves)
         np.testing.assert_allclose(a1, p1, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(a2, (p1 + p2) / 2, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(a3, (p1 + p2 + p3) / 3, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a2, a1 + (p2 - a1) / 1.1, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a3, a2 + (p3 - a2) / 2, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(a4, a3 + (p4 - a3) / 3, rtol=1e-4, atol=1e-6)
     assert learner.traces == 1
 
