@@ -16,6 +16,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ if "cpu" in os.environ.setdefault("JAX_PLATFORMS", "cpu"):
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
 
 from benchmarks.speed.cases import CASES, random_batch
 from dreamer_agent.agent import Agent
@@ -33,7 +33,7 @@ from dreamer_agent.api import enable_compilation_cache
 from dreamer_agent.compiling import compiled
 from dreamer_agent.config import Config, load_config
 from dreamer_agent.specs import ArraySpec
-from dreamer_agent.training.mesh import AXES, Placement
+from dreamer_agent.training.mesh import Placement, over_seeds
 from dreamer_agent.training.run_directory import provenance
 from dreamer_agent.training.updates import program_of
 
@@ -42,10 +42,9 @@ EACH = 2  # sequences for each device
 COLLECTIVES = r"= \S+ (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
 
 
-def config_of(sequences: int) -> Config:
-    return load_config(
-        ["size/1m"], [f"replay.batch_size={sequences}", "optimizer.warmup=0", "optimizer.learning_rate=1e-4"]
-    )
+def config_of(sequences: int, *overrides: str) -> Config:
+    fixed = [f"replay.batch_size={sequences}", "optimizer.warmup=0", "optimizer.learning_rate=1e-4"]
+    return load_config(["size/1m"], [*fixed, *overrides])
 
 
 def agent_of(config: Config) -> Agent:
@@ -60,48 +59,42 @@ def batches_of(agent: Agent, count: int) -> list[Any]:
 
 
 class Contender:
-    """One program with its state, on some devices."""
+    """A program with its state; `place` puts a batch where it belongs."""
 
-    def __init__(self, agent: Agent, placement: Placement, fresh: Any):
-        self.placement, self.state = placement, placement.state(jax.tree.map(np.copy, fresh))
-        self.program = program_of(agent, placement)
+    def __init__(self, program: Any, state: Any, place: Callable[[Any], Any]):
+        self.program, self.state, self.place = program, state, place
 
     def update(self, batch: Any) -> float:
         """Seconds of one update."""
-        given = jax.block_until_ready(self.placement.batches(jax.tree.map(lambda x: x[None], batch)))
+        given = jax.block_until_ready(self.place(batch))
         start = time.perf_counter()
         self.state = jax.block_until_ready(self.program(self.state, given))[0]
         return time.perf_counter() - start
 
     def collectives(self, batch: Any) -> int:
         """How many operations between devices the program has; sums of several arrays at once are not counted."""
-        given = self.placement.batches(jax.tree.map(lambda x: x[None], batch))
-        return len(re.findall(COLLECTIVES, self.program.lower(self.state, given).compile().as_text()))
+        return len(re.findall(COLLECTIVES, self.program.lower(self.state, self.place(batch)).compile().as_text()))
 
 
-class Seeds:
-    """Eight seeds as one program, on one device or divided over several."""
+def one_run(agent: Agent, placement: Placement) -> Contender:
+    """A single run on the devices of `placement`."""
+    state = placement.state(jax.jit(agent.init)(jax.random.PRNGKey(0)))
+    return Contender(program_of(agent, placement), state, lambda batch: placement.batches(stacked([batch])))
 
-    def __init__(self, agent: Agent, devices: int):
-        keys = jax.random.split(jax.random.PRNGKey(0), 8)
-        there = np.array(jax.devices()[:devices])
-        mesh = Mesh(there, ("seed",), axis_types=(AxisType.Auto,))
-        self.sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("seed"))
-        self.state = jax.device_put(jax.jit(jax.vmap(agent.init))(keys), self.sharding)
-        self.program = compiled(
-            jax.vmap(lambda s, b: agent.update(s, b)[0]), donate_argnums=0, out_shardings=self.sharding
-        )
 
-    def update(self, batch: Any) -> float:
-        given = jax.tree.map(lambda x: np.stack([x] * 8), batch)
-        given = jax.block_until_ready(jax.device_put(given, self.sharding))
-        start = time.perf_counter()
-        self.state = jax.block_until_ready(self.program(self.state, given))
-        return time.perf_counter() - start
+def eight_seeds(agent: Agent, devices: int) -> Contender:
+    """Eight seeds as one program, divided over several devices or on one."""
+    where = over_seeds(8, jax.devices()[:devices])
+    states = jax.jit(jax.vmap(agent.init))(jax.random.split(jax.random.PRNGKey(0), 8))
+    outputs = {} if where is None else {"out_shardings": (where, where, where)}
+    program = compiled(jax.vmap(lambda state, batch: agent.update(state, batch)), donate_argnums=0, **outputs)
+    return Contender(
+        program, jax.device_put(states, where), lambda batch: jax.device_put(stacked([batch] * 8), where)
+    )
 
-    def collectives(self, batch: Any) -> int:
-        given = jax.device_put(jax.tree.map(lambda x: np.stack([x] * 8), batch), self.sharding)
-        return len(re.findall(COLLECTIVES, self.program.lower(self.state, given).compile().as_text()))
+
+def stacked(batches: list[Any]) -> Any:
+    return jax.tree.map(lambda *x: np.stack(x), *batches)
 
 
 def difference(one: Any, other: Any) -> float:
@@ -139,12 +132,11 @@ def main() -> None:
     there, rows = len(jax.devices()), []
     for devices in (n for n in (2, 4, 8) if n <= there):
         agent = agent_of(config_of(EACH * devices))
-        fresh = jax.device_get(jax.jit(agent.init)(jax.random.PRNGKey(0)))
         batches = batches_of(agent, 5)
-        shapes = {"data": (devices, 1)} | ({"fsdp": (1, devices)} if devices == min(there, 8) else {})
-        for axis, shape in shapes.items():
-            mesh = Mesh(np.array(jax.devices()[:devices]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 2)
-            one, other = Contender(agent, Placement(), fresh), Contender(agent, Placement(mesh), fresh)
+        axes = ["data", "fsdp"] if devices == min(there, 8) else ["data"]
+        for axis in axes:
+            divided = Placement.of(config_of(EACH * devices, f"mesh.{axis}={devices}"))
+            one, other = one_run(agent, Placement()), one_run(agent, divided)
             rows.append({"axis": axis, "devices": devices, "sequences": EACH * devices})
             rows[-1] |= measured(one, other, batches, args.rounds)
             print(json.dumps(rows[-1]), flush=True)
@@ -152,7 +144,7 @@ def main() -> None:
     batches = batches_of(agent, 5)
     for devices in (n for n in (2, 4, 8) if n <= there):
         rows.append({"axis": "seed", "devices": devices, "sequences": EACH})
-        rows[-1] |= measured(Seeds(agent, 1), Seeds(agent, devices), batches, args.rounds)
+        rows[-1] |= measured(eight_seeds(agent, 1), eight_seeds(agent, devices), batches, args.rounds)
         print(json.dumps(rows[-1]), flush=True)
     RESULTS.write_text(json.dumps({"rows": rows, "provenance": provenance()}, indent=1) + "\n")
     print("| axis | devices | sequences | ms on one | ms divided | ratio | after 1 | after 5 | collectives |")

@@ -12,6 +12,7 @@ means of losses are those of all rows, so that equal batches give equal paramete
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,9 +107,11 @@ class Placement:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
-def over_seeds(count: int) -> NamedSharding | None:
-    """Leading axes of `count` seeds on as many devices as divide them evenly, each seed whole; None for one."""
-    there = jax.devices()
+def over_seeds(count: int, there: Sequence[Any] | None = None) -> NamedSharding | None:
+    """Leading axes of `count` seeds on as many devices (of `there`, by default all) as divide them evenly, each
+    seed whole; None for one device.
+    """
+    there = jax.devices() if there is None else there
     used = max(n for n in range(1, min(count, len(there)) + 1) if count % n == 0)
     if used == 1:
         return None
