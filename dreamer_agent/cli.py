@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamer_agent.config import Config, all_keys, preset_names, to_dict
-from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, SpaceError
+from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, ProcessLostError, SpaceError
 from dreamer_agent.interrupt import REQUEUE, requeued
 from dreamer_agent.registry import in_one_line
 
@@ -67,6 +67,14 @@ def train(
         list[str] | None,
         typer.Option(help="A value that may differ from that of the run that is resumed; may be repeated."),
     ] = None,
+    distributed: Annotated[
+        str | None,
+        typer.Option(
+            help="Train one run in several processes: HOST:PORT of the first one, or auto (Slurm, MPI, TPU).",
+        ),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="How many processes there are.", min=1)] = None,
+    process: Annotated[int | None, typer.Option(help="Which of them this is, from 0.", min=0)] = None,
 ) -> None:
     """Train an agent, score it, and draw what it learned.
 
@@ -78,6 +86,7 @@ def train(
         with requeued():
             from dreamer_agent import api
 
+            _join(distributed, processes, process, seeds)
             config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
             folder = run or (Path("runs") if seeds else api.default_folder(config))
             if seeds:
@@ -92,13 +101,33 @@ def train(
         raise typer.Exit(REQUEUE) from None
 
 
+def _join(address: str | None, processes: int | None, process: int | None, seeds: int | None) -> None:
+    """Have this process join the others of its run, if there are any."""
+    if address is None:
+        if processes is not None or process is not None:
+            raise ConfigError(
+                "--processes and --process need --distributed HOST:PORT: that of the first process."
+            )
+        return
+    if seeds:
+        raise ConfigError(
+            "--seeds trains several runs in one process, --distributed one run in several: choose one."
+        )
+    from dreamer_agent.launch.join import join
+
+    join(address, processes, process)
+
+
 def _train(config: Config, folder: Path, allow: list[str] | tuple[str, ...]) -> None:
     """Train a run, and draw what it learned."""
     import psutil
 
     from dreamer_agent import api, plots
+    from dreamer_agent.launch.join import first
 
     api.train(config, folder, began=psutil.Process().create_time(), allow=allow)
+    if not first():
+        return
     try:
         pictures = [plots.plot_runs([folder], folder / "learning_curve.png"), *plots.plot_dream(folder)]
     except Exception as error:  # a dream makes environments of its own, which may fail in many ways
@@ -377,6 +406,10 @@ def main() -> None:
     except DreamerError as error:
         kind = "configuration" if isinstance(error, ConfigError) else "error"
         typer.echo(f"{kind}: {error}", err=True)
+        if isinstance(error, ProcessLostError):
+            from dreamer_agent.launch.join import leave
+
+            leave()
         sys.exit(2)
 
 

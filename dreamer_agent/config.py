@@ -143,7 +143,7 @@ class TrainConfig:
 class MeshConfig:
     """The devices of one run."""
 
-    data: int = 1  # devices among which the rows of a batch are divided; 0: all there are
+    data: int = 1  # devices that share the rows of a batch; 0, and in several processes: all there are
     fsdp: int = 1  # devices among which each of these divides its rows and the large parameters once more
 
 

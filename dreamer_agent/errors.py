@@ -33,6 +33,10 @@ class NumericsError(DreamerError):
     """Losses or gradients that stay infinite or NaN."""
 
 
+class ProcessLostError(DreamerError):
+    """Another process of the same run that has ended, or cannot be reached."""
+
+
 class MissingExtraError(DreamerError):
     """An optional dependency that is not installed."""
 

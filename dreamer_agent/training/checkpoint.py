@@ -82,8 +82,8 @@ class Checkpoint:
         if self.format < 2:
             del template["average"], template["hyper"]["average"]
         try:
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-                restored = checkpointer.restore(self.folder / AGENT, args=ocp.args.StandardRestore(template))
+            with checkpointer() as reader:
+                restored = reader.restore(self.folder / AGENT, args=ocp.args.StandardRestore(template))
         except ValueError as error:
             raise RunDirectoryError(
                 f"The checkpoint in {self.folder} does not fit this model ({_first_line(error)}): "
@@ -98,12 +98,22 @@ class Checkpoint:
 
     def raw_agent(self) -> dict[str, Any]:
         """The learner as nested dicts of arrays, whatever its shapes."""
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(self.folder / AGENT, args=ocp.args.StandardRestore())
+        with checkpointer() as reader:
+            return reader.restore(self.folder / AGENT, args=ocp.args.StandardRestore())
 
     def loop(self) -> dict[str, Any]:
         """The rest of the run."""
         return read_tree(self.folder / LOOP)
+
+
+def checkpointer() -> ocp.Checkpointer:
+    """Orbax's, for this process alone: it waits for no other one of the run."""
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 class NewerFormatError(RunDirectoryError):

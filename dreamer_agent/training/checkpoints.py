@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-from dreamer_agent.agent import AgentState
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import digest, replacing, sha256, sync, write_tree
 from dreamer_agent.registry import in_one_line
@@ -32,6 +30,7 @@ from dreamer_agent.training.checkpoint import (
     LOOP,
     REPLAY,
     Checkpoint,
+    checkpointer,
     complete,
     sound,
 )
@@ -62,11 +61,12 @@ class Checkpoints:
     """Writes the checkpoints of one run in a thread of its own; the last `keep` and the best one stay.
 
     One is written at a time: `save` waits for the one before. One that cannot be written leaves the older ones
-    whole and is told by `failure`; the next one then holds what it should have held.
+    whole and is told by `failure`; the next one then holds what it should have held. `learner` is false where
+    another process of the run writes the learner, which is the same in all.
     """
 
-    def __init__(self, run: Path, keep: int = 2):
-        self.run, self.keep = run.absolute(), keep
+    def __init__(self, run: Path, keep: int = 2, learner: bool = True):
+        self.run, self.keep, self.learner = run.absolute(), keep, learner
         self.folder = self.run / "checkpoints"
         self.store = ReplayStore(self.run / REPLAY)
         self.index: Index | None = None  # of the last checkpoint, to which the next one is a difference
@@ -148,8 +148,9 @@ class Checkpoints:
         shutil.rmtree(new, ignore_errors=True)
         try:
             new.mkdir()
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-                checkpointer.save(new / AGENT, args=ocp.args.StandardSave(snapshot.agent))
+            if self.learner:
+                with checkpointer() as writer:
+                    writer.save(new / AGENT, args=ocp.args.StandardSave(snapshot.agent))
             write_tree(new / LOOP, snapshot.loop)
             self._commit(new, snapshot, {"replay": index.to_json()})
             _exchange(new, self.folder / name)
@@ -188,7 +189,9 @@ class Checkpoints:
 
     def _keep_best(self, snapshot: Snapshot) -> None:
         """Keep the learner of `snapshot` as the best one, where it is."""
-        if snapshot.score is None or (self.best_score is not None and snapshot.score <= self.best_score):
+        if not self.learner or snapshot.score is None:
+            return
+        if self.best_score is not None and snapshot.score <= self.best_score:
             return
         folder, name = self.run / BEST, str(snapshot.step)
         new = folder / f".{name}"
@@ -221,11 +224,6 @@ class Checkpoints:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         (self.folder / str(step)).rename(aside / str(step))
-
-
-def on_host(state: AgentState) -> dict[str, Any]:
-    """The learner's arrays as copies in main memory, which later updates leave as they are."""
-    return jax.tree.map(lambda x: np.array(x), jax.device_get(state._asdict()))
 
 
 def _exchange(new: Path, folder: Path) -> None:

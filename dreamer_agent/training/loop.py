@@ -78,7 +78,13 @@ def open_trainer(
     config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False,
     began: float | None = None, allow: Collection[str] = (),
 ) -> Trainer:  # fmt: skip
-    """`Trainer.open` of the loop that `config.train.loop` names."""
+    """`Trainer.open` of the loop that `config.train.loop` names; where this process is one of several
+    (`jax.distributed`), each opens its part of one run.
+    """
+    if jax.process_count() > 1:
+        from dreamer_agent.training.several import ProcessTrainer
+
+        return ProcessTrainer.open(config, folder, make, quiet, began, allow)
     if config.train.loop == "device":
         from dreamer_agent.training.device_loop import DeviceTrainer
 
@@ -88,6 +94,8 @@ def open_trainer(
 
 class Trainer:
     """One run: the learner, its replay and environments, and the counters that drive them."""
+
+    processes = 1  # that make up the run
 
     def __init__(
         self, config: Config, folder: Path, agent: Agent, env: VectorEnv, make: EnvFactory, quiet: bool,
@@ -114,8 +122,8 @@ class Trainer:
         count = updates_per_dispatch(config, agent)
         self.updates = Updates(agent, count, config.train.overlap, self.clock, self.placement)
         self.screen = Screen(config.train.steps, 0, quiet)
-        self.driver = self._make_driver(config.seed)
-        self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
+        self.driver = self._make_driver(self.seed)
+        self.checkpoints = self._make_checkpoints()
         self.saved: Mark | None = None  # the replay at the last checkpoint
         try:
             positions = self._go_on_or_begin(at_updates)
@@ -140,7 +148,7 @@ class Trainer:
         startup = Startup(opened, began)
         try:
             agent = Agent.create(config, env.obs_specs, env.act_specs)
-            sizes = budget.check(config, agent, cls.free_memory(), budget.free_disk(folder))
+            sizes = budget.check(cls.share_of(config), agent, cls.free_memory(), budget.free_disk(folder))
             check_folder(config, folder, env, allow)
             check_free(folder)
             prepare_folder(config, folder, env, allow)
@@ -158,13 +166,12 @@ class Trainer:
         import_plugins(config.plugins)
         check_loggers(config)
         cls.check_config(config)
-        make = make or (lambda count: make_env(config.env, count))
-        env = make(config.env.num_envs)
+        make, count = make or (lambda count: make_env(config.env, count)), cls.share_of(config).env.num_envs
+        env = make(count)
         try:
-            if env.num_envs != config.env.num_envs:
+            if env.num_envs != count:
                 raise ConfigError(
-                    f"There are {env.num_envs} environments, but env.num_envs={config.env.num_envs}: "
-                    "make them equal."
+                    f"There are {env.num_envs} environments, but env.num_envs={count}: make them equal."
                 )
             cls.check_env(env)
         except BaseException:
@@ -176,6 +183,11 @@ class Trainer:
     def check_config(cls, config: Config) -> None:
         """Raise `ConfigError` for a configuration that this loop cannot run here."""
         sizes_of(config)
+
+    @classmethod
+    def share_of(cls, config: Config) -> Config:
+        """What this process has of `config`: its environments, its part of the replay and of a batch."""
+        return config
 
     @classmethod
     def check_env(cls, env: VectorEnv) -> None:
@@ -314,7 +326,12 @@ class Trainer:
 
     def make_replay(self, config: Config) -> Any:
         """An empty replay for `config`."""
-        return make_replay(config, self.agent, self.folder)
+        return make_replay(self.share_of(config), self.agent, self.folder)
+
+    @property
+    def seed(self) -> int:
+        """Of the environments, the policy's draws and the replay's samples."""
+        return self.config.seed
 
     def reseed(self) -> None:
         """Seed the replay's samples as the configuration and the rollbacks say."""
@@ -323,10 +340,17 @@ class Trainer:
     @property
     def _sampling_seed(self) -> int:
         """Of the replay: another one after a rollback, so that the same batches do not come again."""
-        return self.config.seed + 104_729 * self.counters.rollbacks
+        return self.seed + 104_729 * self.counters.rollbacks
 
     def _make_driver(self, seed: int) -> Any:
         return Driver(self.agent, self.env, seed)
+
+    def _make_checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder, self.config.train.keep_checkpoints)
+
+    def learner_of(self, checkpoint: Checkpoint) -> AgentState:
+        """The learner that `checkpoint` holds."""
+        return checkpoint.agent(self.state)
 
     def _interrupt(self, number: int) -> None:
         self.stopping, self.interrupted = True, number
@@ -335,19 +359,50 @@ class Trainer:
     def _step(self) -> None:
         """One step of all environments into the replay, while the updates run that are due with it."""
         acts = self._launch()
-        launched = self._update(self.counters.env_steps + self.driver.env_steps_waiting())
+        launched = self._update(self.env_steps_due())
         if not launched:
             self.updates.wait()  # as the policy does, so that the clock tells them apart
         try:
             self._store(acts)
-        except Exception:  # of the environment: what came before it is whole
+        except Exception as error:  # of the environment: what came before it is whole
             self.counters.faults += self.faults_told() - self.known_faults
-            self.save()
-            self.checkpoints.settle()
-            raise
+            self._failed(error)
         for metrics in launched:
             self._call("on_update", metrics)
         look_at_skips(self)
+
+    def _failed(self, error: Exception) -> None:
+        """Save, and pass on what the environments have raised."""
+        self.save()
+        self.checkpoints.settle()
+        raise error
+
+    def env_steps_due(self) -> int:
+        """The env steps by which the updates of this step are counted: with those that the policy sees in it."""
+        return self.counters.env_steps + self.driver.env_steps_waiting()
+
+    def ready(self) -> bool:
+        """Whether there is a batch to sample."""
+        return self.replay.ready()
+
+    def stepped(self, env_steps: int) -> None:
+        """Count env steps that went into the replay."""
+        self.counters.env_steps += env_steps
+
+    def stop(self) -> None:
+        """End the training after this step."""
+        self.stopping = True
+
+    def asked_to_end(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self.interrupted)
+
+    def more(self) -> dict[str, Any]:
+        """What a checkpoint holds beyond what every run has, as plain data."""
+        return {}
+
+    def take_more(self, saved: dict[str, Any]) -> None:
+        """The inverse of `more`."""
 
     def _launch(self) -> list[Launched]:
         """Hand the rows that wait to the policy, with the parameters of all updates so far."""
@@ -360,7 +415,7 @@ class Trainer:
     def _update(self, env_steps: int) -> list[Metrics]:
         """Launch the updates that are due with `env_steps`; their metrics, perhaps still being computed."""
         launched = []
-        while self.replay.ready() and self.counters.updates + self.updates.count <= self.updates_due(env_steps):
+        while self.ready() and self.counters.updates + self.updates.count <= self.updates_due(env_steps):
             self.startup.filled()
             self.state, metrics = self.updates.launch(self.state, self.replay, self.counters.updates)
             self.counters.updates += self.updates.count
@@ -376,7 +431,7 @@ class Trainer:
         with self.clock("acting"):
             for rows, step in self.driver.take(acts):
                 self.replay.add(step, rows.mask)
-                self.counters.env_steps += env_steps(rows)
+                self.stepped(env_steps(rows))
         self._count_faults(self.faults_told(), getattr(self.env, "last_fault", ""))
         finished = self.driver.finished()
         self.counters.episodes += len(finished)
@@ -452,4 +507,4 @@ class Trainer:
     def _call(self, hook: str, *arguments: Any) -> None:
         for callback in self.callbacks:
             if getattr(callback, hook)(self, *arguments) is False:
-                self.stopping = True
+                self.stop()

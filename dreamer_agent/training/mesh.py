@@ -8,6 +8,8 @@ One mesh with two axes, and nothing but `jax.sharding` on it:
 
 The update is the same program of the whole batch as on one device: random numbers, percentiles of returns and the
 means of losses are those of all rows, so that equal batches give equal parameters but for the order of sums.
+
+The devices may be those of several processes (`jax.distributed`); each gives and gets the rows of its own.
 """
 
 from __future__ import annotations
@@ -51,24 +53,53 @@ class Placement:
         """How many there are."""
         return 1 if self.mesh is None else self.mesh.size
 
+    @property
+    def shared(self) -> bool:
+        """Whether some of the devices are those of other processes."""
+        return self.mesh is not None and self.mesh.is_multi_process
+
     def state(self, state: AgentState) -> AgentState:
-        """`state` where it belongs; as it is without a mesh."""
-        return state if self.mesh is None else jax.device_put(state, self._shardings(state))
+        """`state`, the same in all processes, where it belongs; as it is without a mesh."""
+        if self.mesh is None:
+            return state
+        if self.shared:
+            return jax.tree.map(_from_whole, state, self._shardings(state))
+        return jax.device_put(state, self._shardings(state))
 
     def batches(self, batches: Tree) -> Tree:
-        """Batches `[K, B, ...]` on the devices, their rows divided among them."""
-        return jax.device_put(batches, self._rows())
+        """Batches `[K, B, ...]` on the devices, their rows divided among them; of several processes, each gives
+        its own rows.
+        """
+        rows = self._rows()
+        if self.shared:
+            return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batches)
+        return jax.device_put(batches, rows)
+
+    def own_rows(self, tree: Tree) -> Tree:
+        """Arrays `[K, B, ...]` divided as `batches` are, in main memory; of several processes, the own rows."""
+        return jax.tree.map(_rows_here, tree) if self.shared else jax.device_get(tree)
 
     def whole(self, params: Tree) -> Tree:
-        """`params` on the first device, for programs of one device."""
+        """`params` on the first device of this process, for programs of one device.
+
+        What several processes hold in parts, all of them have to ask for.
+        """
         if self.mesh is None:
             return params
+        if self.shared:
+            return jax.tree.map(lambda x: x.addressable_data(0), jax.device_put(params, self._named()))
         first = self.mesh.devices.flat[0]
 
         def there(x: Any) -> Any:
             return x.addressable_data(0) if x.sharding.is_fully_replicated else jax.device_put(x, first)
 
         return jax.tree.map(there, params)
+
+    def copied(self, tree: Tree) -> Tree:
+        """Whole arrays as copies in main memory, which later updates leave as they are; as `whole` says."""
+        if self.shared:  # one at a time: no device has to hold all
+            return jax.tree.map(lambda x: np.array(self.whole(x)), tree)
+        return jax.tree.map(np.array, jax.device_get(tree))
 
     @property
     def division(self) -> Division:
@@ -107,6 +138,22 @@ class Placement:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
+def _from_whole(value: Any, sharding: NamedSharding) -> Any:
+    """`value`, which is whole in every process, divided as `sharding` says; as it is where it already is."""
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return jax.device_put(value, sharding)
+    host = np.asarray(value)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _rows_here(value: Any) -> np.ndarray:
+    """The rows (second axis) of this process's devices, in order."""
+    if isinstance(value, np.ndarray):  # of a checkpoint: its own rows already
+        return value
+    parts = sorted(value.addressable_shards, key=lambda part: part.index[1].start or 0)
+    return np.concatenate([np.asarray(part.data) for part in parts], 1)
+
+
 def over_seeds(count: int, there: Sequence[Any] | None = None) -> NamedSharding | None:
     """Leading axes of `count` seeds on as many devices (of `there`, by default all) as divide them evenly, each
     seed whole; None for one device.
@@ -121,19 +168,28 @@ def over_seeds(count: int, there: Sequence[Any] | None = None) -> NamedSharding 
 
 
 def sizes_of(config: Config) -> tuple[int, int]:
-    """How many devices share the rows, and how many the parameters; `ConfigError` where there are not so many."""
-    mesh, there = config.mesh, len(jax.devices())
+    """How many devices share the rows, and how many the parameters; `ConfigError` where there are not so many.
+
+    Several processes use all of their devices.
+    """
+    mesh, there, processes = config.mesh, len(jax.devices()), jax.process_count()
     if mesh.fsdp < 1 or mesh.data < 0:
         raise ConfigError(
             f"mesh.data={mesh.data} and mesh.fsdp={mesh.fsdp} were given: give numbers of devices of at least 1 "
             "(mesh.data=0: all there are)."
         )
-    data = mesh.data or max(there // mesh.fsdp, 1)
+    everything = mesh.data == 0 or (processes > 1 and mesh.data == 1)
+    data = max(there // mesh.fsdp, 1) if everything else mesh.data
     count = data * mesh.fsdp
     if count > there:
         raise ConfigError(
             f"mesh.data={data} times mesh.fsdp={mesh.fsdp} makes {count} devices, but there "
             f"{'is 1' if there == 1 else f'are {there}'} ({jax.devices()[0].device_kind}): ask for fewer."
+        )
+    if processes > 1 and count != there:
+        raise ConfigError(
+            f"mesh.data={data} times mesh.fsdp={mesh.fsdp} makes {count} devices, but {processes} processes have "
+            f"{there}, all of which take part: leave mesh.data out, and have mesh.fsdp divide {there}."
         )
     if config.replay.batch_size % count:
         raise ConfigError(

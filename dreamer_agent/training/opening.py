@@ -64,7 +64,8 @@ def _devices(config: Config) -> str:
     if data * fsdp == 1:
         return jax.default_backend()
     divided = "rows" if fsdp == 1 else f"rows, and parameters among {fsdp}"
-    return f"{data * fsdp} {jax.default_backend()} devices (divided: {divided})"
+    processes = "" if jax.process_count() == 1 else f" of {jax.process_count()} processes"
+    return f"{data * fsdp} {jax.default_backend()} devices{processes} (divided: {divided})"
 
 
 def make_replay(config: Config, agent: Agent, folder: Path | None = None) -> HostReplay:

@@ -89,6 +89,8 @@ class Population:
         `Trainer.open` does; nothing was changed on disk then.
         """
         _check_together(configs, folders)
+        if jax.process_count() > 1:
+            raise ConfigError("Several runs as one program are for one process: several of them train one run.")
         make, env = DeviceTrainer.make_envs(configs[0], make)
         agent = Agent.create(configs[0], env.obs_specs, env.act_specs)
         free = DeviceTrainer.free_memory() or budget.free_memory()

@@ -28,6 +28,7 @@ MAY_CHANGE = (  # what a resumed run may set anew
 )  # fmt: skip
 # And what it may when asked to: numbers that enter the update as data, and how often things happen.
 ALLOWABLE = (*HYPER, "replay.ratio", "replay.online", "version")
+PROCESSES = "processes"  # folder of those but the first, where a run has several
 PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium")
 
 
@@ -58,7 +59,7 @@ def check(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
     if existing.exists():
         _check_same(folder, read_config(existing), config, allow)
         _check_version(folder, allow)
-    elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+    elif folder.is_dir() and any(not path.name.startswith((".", PROCESSES)) for path in folder.iterdir()):
         raise RunDirectoryError(
             f"{folder} holds files but no run (config.yaml is missing): give an empty or new folder."
         )

@@ -15,7 +15,7 @@ from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.checkpoint import Checkpoint
-from dreamer_agent.training.checkpoints import Checkpoints, Snapshot, on_host
+from dreamer_agent.training.checkpoints import Checkpoints, Snapshot
 from dreamer_agent.training.opening import prepare_folder
 from dreamer_agent.training.progress import Counters, Window
 
@@ -30,8 +30,10 @@ def snapshot(trainer: Trainer, since: Mark | None) -> Snapshot:
     """The run as it stands, the replay as the difference to `since`; nothing of the run is changed."""
     return Snapshot(
         step=trainer.counters.env_steps,
-        agent=on_host(trainer.state),
+        agent=trainer.placement.copied(trainer.state._asdict()),
         loop={
+            "processes": trainer.processes,
+            "more": trainer.more(),
             "counters": vars(trainer.counters).copy(),
             "window": trainer.window.save(),
             "updates": trainer.updates.save(),
@@ -78,9 +80,10 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
     cut.
     """
     loop = checkpoint.loop()
+    _check_processes(trainer, int(loop.get("processes", 1)))
     try:
         trainer.counters = Counters(**loop["counters"])
-        state = checkpoint.agent(trainer.state)._replace(hyper=trainer.state.hyper)
+        state = trainer.learner_of(checkpoint)._replace(hyper=trainer.state.hyper)
         trainer.state = trainer.placement.state(state)
         if trainer.replay.mark().added.any():
             trainer.replay = trainer.make_replay(trainer.config)
@@ -91,6 +94,7 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
         trainer.recent = deque(loop["recent"], RECENT)
         trainer.evaluated = loop["evaluated"]
         trainer.callback_states = loop["callbacks"]
+        trainer.take_more(loop.get("more", {}))
         whole = trainer.driver.restore(loop["driver"] | {"env_steps": trainer.counters.env_steps})
         positions = {str(name): int(position) for name, position in loop["positions"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -104,11 +108,24 @@ def put_back(trainer: Trainer, checkpoint: Checkpoint) -> tuple[dict[str, int], 
     return positions, whole
 
 
+def _check_processes(trainer: Trainer, before: int) -> None:
+    if before != trainer.processes:
+        raise RunDirectoryError(
+            f"The run in {trainer.folder} was trained by {_count(before)}, each with its own environments and "
+            f"replay, but {_count(trainer.processes)} would go on with it: start as many, or begin another run "
+            "with what it learned (init_from)."
+        )
+
+
+def _count(processes: int) -> str:
+    return "one process" if processes == 1 else f"{processes} processes"
+
+
 def cut_episodes(trainer: Trainer) -> None:
     """Begin all episodes anew; those under way are cut (truncated, not terminal)."""
     trainer.counters.cuts += 1
     trainer.replay.cut()
-    trainer.driver.restart(trainer.config.seed + 7919 * trainer.counters.cuts)  # other seeds than before
+    trainer.driver.restart(trainer.seed + 7919 * trainer.counters.cuts)  # other seeds than before
 
 
 def score_of(trainer: Trainer) -> float | None:

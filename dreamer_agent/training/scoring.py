@@ -24,7 +24,7 @@ def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: i
         evaluation = evaluate(
             trainer.agent, trainer.placement.whole(trainer.state.average), env, episodes, seed, explore,
             train.eval_max_length,
-            stop=lambda: bool(trainer.interrupted),
+            stop=trainer.asked_to_end,
         )  # fmt: skip
     finally:
         if env is trainer.env:

@@ -94,7 +94,10 @@ class Updates:
     def save(self) -> Tree:
         """What is in flight, waited for, and the metrics of dispatches that no row has yet; as plain data."""
         self.wait()
-        flight = None if self.flight is None else jax.device_get(self.flight._replace(batches=None))
+        flight = self.flight
+        if flight is not None:
+            latents = self.placement.own_rows(flight.latents)
+            flight = jax.device_get(flight._replace(latents=latents, batches=None))
         return {
             "flight": None if flight is None else flight._asdict() | {"skips": list(flight.skips)},
             "done": jax.device_get(self.done),
@@ -121,7 +124,7 @@ class Updates:
             return
         self._wait(flight)
         with self.clock("replay"):
-            latents = jax.device_get(flight.latents)
+            latents = self.placement.own_rows(flight.latents)
             skipped, skips = jax.device_get((flight.skipped, flight.skips))
             for index, ids in enumerate(flight.ids):
                 if skipped[index]:

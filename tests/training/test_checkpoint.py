@@ -24,7 +24,8 @@ from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.replay import HostReplay
 from dreamer_agent.training import checkpoints as module
 from dreamer_agent.training.checkpoint import Checkpoint, complete, newest, sound
-from dreamer_agent.training.checkpoints import Checkpoints, Snapshot, on_host
+from dreamer_agent.training.checkpoints import Checkpoints, Snapshot
+from dreamer_agent.training.mesh import Placement
 from tests.replay.stores import LAYOUT, assert_same, make_step
 
 
@@ -35,6 +36,11 @@ def state(number: float) -> AgentState:
     skips = Skips(zero, jnp.copy(zero))
     params, average, moments = {"w": value[0]}, {"w": value[1]}, {"m": value[2]}
     return AgentState(zero + int(number), params, {}, average, moments, value[3], {}, value[4], skips)
+
+
+def copied(learner: AgentState) -> dict[str, Any]:
+    """As a trainer hands it over."""
+    return Placement().copied(learner._asdict())
 
 
 class Run:
@@ -51,7 +57,7 @@ class Run:
         self.checkpoints.settle()
         changes, mark = self.replay.save_later(self.checkpoints.since), self.replay.mark()
         loop = {"step": self.step, "array": np.arange(self.step)}
-        self.checkpoints.save(Snapshot(self.step, on_host(state(self.step)), loop, changes, mark, score))
+        self.checkpoints.save(Snapshot(self.step, copied(state(self.step)), loop, changes, mark, score))
         if wait:
             self.checkpoints.settle()
 
@@ -168,7 +174,7 @@ def test_writing_goes_on_beside_and_holds_what_was_there_at_the_call(run: Run, m
         replay.add(make_step(2, number))
     expected = replay.save()
     snapshot = Snapshot(
-        step, on_host(held), {"step": step}, replay.save_later(run.checkpoints.since), replay.mark(), None
+        step, copied(held), {"step": step}, replay.save_later(run.checkpoints.since), replay.mark(), None
     )
     run.checkpoints.save(snapshot)
     held = donate(held)
@@ -279,7 +285,7 @@ def test_a_failure_holds_nothing_of_what_could_not_be_written(run: Run, monkeypa
     run.replay.add(make_step(2, 1))
     array = np.zeros(1000)
     alive = weakref.ref(array)
-    run.checkpoints.save(Snapshot(999, on_host(state(9)), {"a": array}, run.replay.save_later(), mark))
+    run.checkpoints.save(Snapshot(999, copied(state(9)), {"a": array}, run.replay.save_later(), mark))
     del array
     run.checkpoints.settle()
     assert "No space" in run.checkpoints.failure and alive() is None
