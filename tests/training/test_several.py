@@ -112,9 +112,8 @@ def test_each_process_has_its_part_of_one_run(left_alone: Path) -> None:
     loops = [checkpoint.loop() for checkpoint in checkpoints]
     own = [int(loop["more"]["own_steps"]) for loop in loops]
     step, heard = newest(left_alone), loops[0]["more"]["heard"]
-    assert (
-        sum(own) == int(heard[0]) and 0 <= sum(own) - step <= 4
-    )  # the count is one step of four environments late
+    assert sum(own) == int(heard[0])
+    assert 0 <= sum(own) - step <= 4  # the count is one step of four environments late
     np.testing.assert_array_equal(heard, loops[1]["more"]["heard"])
     assert loops[0]["driver"]["calls"] > 0 and len(loops[0]["driver"]["length"]) == 2  # half of the environments
     rows = [read_metrics(part) for part in parts]
@@ -122,7 +121,7 @@ def test_each_process_has_its_part_of_one_run(left_alone: Path) -> None:
     assert [[row.get(key) for key in keys] for row in rows[0]] == [
         [row.get(key) for key in keys] for row in rows[1]
     ]
-    assert rows[0][-1]["episode/count"] > 5
+    assert max(row.get("episode/count", 0) for row in rows[0]) > 5
     assert any("evaluation/return_mean" in row for row in rows[0])
     scores = json.loads((left_alone / "evaluation.json").read_text())
     assert [score["episodes"] for score in scores["scores"]] == [3, 3]
