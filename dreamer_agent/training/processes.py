@@ -1,11 +1,13 @@
 """What the processes of one run tell each other, by JAX's own collectives.
 
-Every function here is a meeting: all processes have to come to it, and in the same order.
+Who tells or asks here meets all other processes, which have to come, and in the same order.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -67,6 +69,18 @@ def gather(plain: Any) -> list[Any]:
 def from_first(tree: Any) -> Any:
     """The arrays of the first process in all of them, as NumPy; the others give arrays of the same shapes."""
     return multihost_utils.broadcast_one_to_all(tree)
+
+
+@contextmanager
+def others() -> Iterator[None]:
+    """What is raised inside since another process is gone is raised as `ProcessLostError`."""
+    try:
+        yield
+    except Exception as error:
+        gone = lost(error)
+        if gone is None:
+            raise
+        raise gone from error
 
 
 def lost(error: BaseException) -> ProcessLostError | None:

@@ -28,7 +28,7 @@ from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
 from dreamer_agent.training.loop import Trainer
 from dreamer_agent.training.mesh import sizes_of
 from dreamer_agent.training.opening import EnvFactory
-from dreamer_agent.training.processes import Meeting, from_first, gather, lost
+from dreamer_agent.training.processes import Meeting, from_first, gather, lost, others
 from dreamer_agent.training.run_directory import PROCESSES
 from dreamer_agent.training.scoring import evaluation_of
 
@@ -57,7 +57,8 @@ class ProcessTrainer(Trainer):
         if here:
             folder, quiet = folder / PROCESSES / str(here), True
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, loggers=()))
-        return super().open(config, folder, make, quiet, began, allow)
+        with others():
+            return super().open(config, folder, make, quiet, began, allow)
 
     @classmethod
     def check_config(cls, config: Config) -> None:
@@ -99,13 +100,8 @@ class ProcessTrainer(Trainer):
         """As `Trainer.run`. Raises `ProcessLostError` where another process is gone: nothing is saved then, and
         the run goes on from the last checkpoint. Environments that fail in one process end all, which save first.
         """
-        try:
+        with others():
             super().run(until, callbacks)
-        except Exception as error:
-            gone = lost(error)
-            if gone is not None:
-                raise gone from error
-            raise
         if self.failure is not None:
             raise self.failure
         if self.meet().heard[self._place("failed")]:
@@ -180,13 +176,12 @@ class ProcessTrainer(Trainer):
             base = self.config.seed if seed is None else seed
             own = evaluation_of(self, explore, -(-count // self.processes), base + APART * self.here)
         except Exception as raised:
-            if lost(raised):
-                raise
-            error = raised
+            error = lost(raised) or raised
         stopped = isinstance(error, EvaluationStoppedError)
-        parts = gather(
-            [None if own is None else dataclasses.asdict(own), stopped, in_one_line(error) if error else ""]
-        )
+        with others():
+            parts = gather(
+                [None if own is None else dataclasses.asdict(own), stopped, in_one_line(error) if error else ""]
+            )
         if any(part[1] for part in parts):
             raise EvaluationStoppedError
         if error is not None:
