@@ -11,6 +11,13 @@ from typing import Any
 REQUEUE = 75  # exit code of a run that was asked to end: EX_TEMPFAIL of sysexits.h, "try again later"
 ASKING = (signal.SIGINT, signal.SIGTERM)
 
+_asked = threading.Event()
+
+
+def asked() -> bool:
+    """Whether a signal has asked this process to end, which now saves."""
+    return _asked.is_set()
+
 
 @contextmanager
 def on_interrupt(first: Callable[[int], None]) -> Iterator[None]:
@@ -29,6 +36,7 @@ def on_interrupt(first: Callable[[int], None]) -> Iterator[None]:
 
     def handle(number: int, _: Any) -> None:
         restore()
+        _asked.set()
         first(number)
 
     for number in ASKING:

@@ -40,6 +40,7 @@ class Run:
     step: float = 0.0
     score: float | None = None
     retried: int = 0  # how often it was started again
+    asked: bool = False  # whether its process was asked to end
 
     def look(self) -> None:
         """Read how far it is."""
@@ -114,6 +115,7 @@ class Launcher:
         if run.settled():
             return
         run.share, run.began, run.state = free.pop(0), (time.monotonic(), run.step), "running"
+        run.asked = False
         log_of(run.work).parent.mkdir(parents=True, exist_ok=True)
         with log_of(run.work).open("ab") as log:
             run.process = subprocess.Popen(
@@ -160,7 +162,9 @@ class Launcher:
             self._ask(run)
 
     def _ask(self, run: Run) -> None:
-        if run.process is not None and run.process.poll() is None:
+        """Once: the second signal would end it before it has saved."""
+        if run.process is not None and run.process.poll() is None and not run.asked:
+            run.asked = True
             run.process.send_signal(signal.SIGTERM)
 
     def _end_all(self) -> None:

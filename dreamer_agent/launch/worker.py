@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from dreamer_agent.errors import DreamerError
-from dreamer_agent.interrupt import REQUEUE, requeued
+from dreamer_agent.interrupt import REQUEUE, asked, requeued
 
 FAILED = 2  # exit code of a run that cannot be made as it is: trying again would not help
 
@@ -43,12 +43,16 @@ def pin(cores: Sequence[int]) -> None:
 
 
 def end_with_parent(seconds: float = 1.0) -> None:
-    """Ask this process to save and end once the one that started it is gone."""
+    """Ask this process to save and end once the one that started it is gone.
+
+    Unless it was asked before: a second signal would end it at once, without what it is about to save.
+    """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(seconds)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not asked():
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -134,6 +134,48 @@ def test_a_signal_while_a_run_is_started_reaches_it(tmp_path: Path, quick, monke
     assert run.state == "stopped" and time.monotonic() - began < 50
 
 
+# One that takes a while to save; a second signal ends it before it has.
+SLOW_TO_SAVE = """
+import signal, sys, time
+from pathlib import Path
+def first(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Path(sys.argv[1]).with_suffix(".asked").touch()
+    time.sleep(1.5)
+    Path(sys.argv[1]).with_suffix(".saved").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, first)
+Path(sys.argv[1]).with_suffix(".up").touch()
+time.sleep(60)
+"""
+
+
+def test_a_second_ctrl_c_leaves_runs_to_their_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = jobs_of(Benchmark("b", TASKS[:1], seeds=1), tmp_path)
+    monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-c", SLOW_TO_SAVE, str(job.folder)])
+    monkeypatch.setattr(module, "POLL", 0.05)
+
+    def interrupt() -> None:
+        for there in (".up", ".asked"):
+            while not job.folder.with_suffix(there).exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread, before = threading.Thread(target=interrupt), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch([job], 1, quiet())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    thread.join()
+    end = time.monotonic() + 30
+    while not job.folder.with_suffix(".saved").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_damaged_metrics_do_not_end_the_launcher(tmp_path: Path) -> None:
     (job,) = jobs_of(Benchmark("b", TASKS[:1], seeds=1), tmp_path)
     finish(job, [3.0, 4.0], 5.0)
@@ -169,6 +211,31 @@ def test_runs_do_not_outlive_a_launcher_that_was_killed(tmp_path: Path) -> None:
     if process is not None:
         psutil.wait_procs([process], timeout=30)
         assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_run_that_saves_already_is_not_asked_again_when_its_launcher_is_gone(tmp_path: Path) -> None:
+    child = (
+        "import sys, time; from pathlib import Path; from dreamer_agent.interrupt import on_interrupt\n"
+        "from dreamer_agent.launch.worker import end_with_parent\n"
+        "end_with_parent(0.05); up, asked, saved = map(Path, sys.argv[1:])\n"
+        "with on_interrupt(lambda _: asked.touch()):\n"
+        "    up.touch()\n"
+        "    while not asked.exists(): time.sleep(0.05)\n"
+        "    time.sleep(1.5); saved.touch()"
+    )
+    files = [tmp_path / name for name in ("up", "asked", "saved")]
+    parent = (
+        "import subprocess, sys, time; from pathlib import Path\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}, *sys.argv[1:]])\n"
+        "while not Path(sys.argv[1]).exists(): time.sleep(0.05)\n"
+        "child.terminate()\n"
+        "while not Path(sys.argv[2]).exists(): time.sleep(0.05)"
+    )
+    subprocess.run([sys.executable, "-c", parent, *map(str, files)], check=True)
+    end = time.monotonic() + 30
+    while not files[-1].exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def killed(
