@@ -21,6 +21,7 @@ import numpy as np
 from dreamer_agent.agent import HYPER, Agent, Skips
 from dreamer_agent.config import Config, flatten, to_dict
 from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
+from dreamer_agent.files import write_text
 from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.training import budget
 from dreamer_agent.training.checkpoint import sound
@@ -36,6 +37,7 @@ from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
 
 NOWHERE = -1  # a number of updates after which no checkpoint was written
+BESIDE = "population.json"  # in each run directory: the names of all that are trained with it
 
 
 def group_by_program(configs: Sequence[Config]) -> list[list[int]]:
@@ -105,6 +107,8 @@ class Population:
             startup = Startup(time.time())
             startup.close()  # what one of several runs waits for says nothing
             members.append(DeviceTrainer(config, folder, agent, env, make, True, startup, updates))
+        for folder in folders:
+            write_text(folder / BESIDE, json.dumps(_names(folders)) + "\n")
         population = cls(members, quiet)
         population.screen.say(
             f"[bold]{configs[0].env.id}[/bold]: {len(configs)} runs as one program, each of "
@@ -120,7 +124,6 @@ class Population:
         """Train until every run has made `until` env steps, then write checkpoints; see `Trainer.run`."""
         for member in self.members:
             member.begin(until)
-        _check_in_step(self.members)
         self._gather()
         self.screen.begin(until, self._first.counters.env_steps)
         with self.screen, on_interrupt(self._interrupt):
@@ -270,24 +273,31 @@ def _check_together(configs: Sequence[Config], folders: Sequence[Path]) -> None:
         raise ConfigError(f"{len(configs)} runs need as many run directories: give seeds that differ.")
 
 
-def common_updates(folders: Sequence[Path]) -> int | None:
+def common_updates(folders: Sequence[Path]) -> int:
     """The newest number of updates after which each of some runs has a whole checkpoint, `NOWHERE` without one.
 
-    None where that would take back what one of them has learned by itself since.
+    What some have from later is given up only where all were trained beside each other and killed while they
+    wrote it. `ConfigError` where it is more than that: runs that were trained apart, or with others.
     """
     made = [list(sound(folder, with_replay=True)) for folder in folders]
     common = set.intersection(*({checkpoint.updates for checkpoint in each} for each in made))
     newest = max(common, default=NOWHERE)
     later = [checkpoint for each in made for checkpoint in each if checkpoint.updates > newest]
-    killed = all(checkpoint.commit.get("together") for checkpoint in later)  # while they wrote these
-    return newest if killed and (common or max(map(len, made)) <= 1) else None
-
-
-def _check_in_step(members: Sequence[DeviceTrainer]) -> None:
-    """Refuse runs that were trained apart since: the updates of all happen together."""
-    done = sorted({member.counters.updates for member in members})
-    if len(done) > 1:
+    beside = all(checkpoint.commit.get("together") for checkpoint in later) and _were_beside(folders)
+    if later and not (beside and (common or max(map(len, made)) <= 1)):
+        done = sorted(each[0].updates if each else 0 for each in made)
         raise ConfigError(
             f"These runs have made {done[0]:,} to {done[-1]:,} updates, so that they cannot go on together: go "
             "on with each by itself, or give new run directories."
         )
+    return newest
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    return sorted(folder.resolve().name for folder in folders)
+
+
+def _were_beside(folders: Sequence[Path]) -> bool:
+    """Whether these runs, and no others, were trained as one program before."""
+    files = [folder / BESIDE for folder in folders]
+    return all(file.is_file() and json.loads(file.read_text()) == _names(folders) for file in files)

@@ -19,7 +19,14 @@ from dreamer_agent.config import Config, flatten, merge, parse_override, to_dict
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.training import train
 from dreamer_agent.training.checkpoint import complete, newest
-from dreamer_agent.training.population import HYPER, Population, group_by_program
+from dreamer_agent.training.population import (
+    BESIDE,
+    HYPER,
+    NOWHERE,
+    Population,
+    common_updates,
+    group_by_program,
+)
 from dreamer_agent.training.run_directory import load
 from tests.compiling import quick_jit
 from tests.conftest import Learner, random_batch
@@ -90,6 +97,28 @@ def test_a_population_that_was_killed_between_two_checkpoints_goes_on_from_those
     shutil.rmtree(killed[1] / "checkpoints")  # and what the others have is more than their first one
     with pytest.raises(ConfigError, match="cannot go on together"):
         train_population(config, 2, tmp_path / "killed", quiet=True)
+
+
+def test_runs_that_others_join_lose_nothing(tmp_path: Path) -> None:
+    config = short("train.steps=120")
+    train_population(config, 2, tmp_path, quiet=True)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"have made 0 to \d+ updates, so that they cannot go on together"):
+        train_population(short("train.steps=200"), 3, tmp_path, quiet=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_population_that_was_killed_while_it_wrote_its_first_checkpoints_begins_anew(tmp_path: Path) -> None:
+    config = short("train.steps=120")
+    train_population(config, 2, tmp_path, quiet=True)
+    one, other = folders(tmp_path)
+    shutil.rmtree(other / "checkpoints")
+    for old in complete(one / "checkpoints")[:-1]:
+        shutil.rmtree(one / "checkpoints" / str(old))
+    assert common_updates([one, other]) == NOWHERE
+    (other / BESIDE).unlink()
+    with pytest.raises(ConfigError, match="cannot go on together"):
+        common_updates([one, other])
 
 
 def test_until_it_learns_a_seed_stores_what_it_stores_alone(tmp_path: Path) -> None:
