@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.config import Config, merge, read_config, to_dict, validate
-from dreamer_agent.errors import ConfigError, DreamerError, RunDirectoryError
+from dreamer_agent.config import Config, flatten, merge, read_config, to_dict, validate
+from dreamer_agent.errors import ConfigError, DreamerError, MemoryBudgetError, RunDirectoryError
 from dreamer_agent.launch import worker
 from dreamer_agent.launch.work import evaluation_of
-from dreamer_agent.sweeps.sweep import Setting
+from dreamer_agent.sweeps.sweep import Setting, nested
 
 WAIT = 120.0  # seconds for a process that still saves what it has learned
 
@@ -106,34 +106,64 @@ class Population:
 
 
 def command_of(runs: Sequence[SweepRun]) -> list[str]:
-    """The command that trains them, several as one program."""
-    text = json.dumps([{"folder": str(run.folder), "config": to_dict(run.setting.config)} for run in runs])
+    """The command that trains them, several as one program.
+
+    The whole configuration of the first one and what differs from it: a system limits how long an argument is.
+    """
+    shared, *_ = configs = [to_dict(run.setting.config) for run in runs]
+    given = [
+        {"folder": str(run.folder), "changes": _changes(shared, config)}
+        for run, config in zip(runs, configs, strict=True)
+    ]
+    text = json.dumps({"config": shared, "runs": given})
     return [sys.executable, "-m", "dreamer_agent.sweeps.runs", text]
+
+
+def _changes(shared: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """The dotted values of `config` that are others in `shared`."""
+    before = flatten(shared)
+    return {key: value for key, value in flatten(config).items() if before.get(key) != value}
 
 
 def work(text: str) -> None:
     """Train and score what `command_of` names; goes on where an earlier process stopped.
 
-    Runs that cannot be one program any more, since they were trained apart, are trained one after the other.
+    Runs that cannot be one program (they were trained apart, or do not fit the memory together) are trained one
+    after the other, and one that fails stops no other.
     """
     from dreamer_agent import api
     from dreamer_agent.training.lock import check_free
 
-    runs = [(validate(merge(Config(), run["config"])), Path(run["folder"])) for run in json.loads(text)]
+    content = json.loads(text)
+    runs = []
+    for run in content["runs"]:
+        config = merge(Config(), content["config"])
+        for key, value in run["changes"].items():
+            config = merge(config, nested(key, value))
+        runs.append((validate(config), Path(run["folder"])))
     for _, folder in runs:
         check_free(folder, WAIT)
     if len(runs) > 1:
         try:
             api.train_together([config for config, _ in runs], [folder for _, folder in runs])
             return
-        except (ConfigError, RunDirectoryError) as error:
+        except (ConfigError, MemoryBudgetError) as error:
             print(f"not as one program: {error}", flush=True)
+    failures = []
     for config, folder in runs:
-        api.train(config, folder)
+        try:
+            api.train(config, folder)
+        except DreamerError as error:
+            failures.append(error)
+            print(f"{folder} failed: {error}", flush=True)
+    if failures:
+        raise failures[0]
 
 
 def is_native(config: Config) -> bool:
-    """Whether the environment of a run is written in JAX, so that the loop can be one program on the device."""
+    """Whether the loop of a run can be one program on the device: its environment is written in JAX, and neither
+    its replay nor a mesh needs the host.
+    """
     from dreamer_agent.training.device_loop import DeviceTrainer
 
     try:

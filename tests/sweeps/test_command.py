@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dreamer_agent.config import Config, merge, save_config
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.sweeps import command as module
 from dreamer_agent.sweeps.command import is_sweep, report_of, run_sweep, runs_of
@@ -84,7 +85,8 @@ def test_how_runs_are_split_into_programs(tmp_path: Path) -> None:
             assert len({member.setting.config.replay.ratio for member in one.members}) == 1
     assert said == [
         "4 of 12 runs to do as 2 programs on the device",
-        "in processes of their own, since they are not written in JAX: CartPole-v1",
+        "in processes of their own, since they are not written in JAX, or have replay.spill or a mesh: "
+        "CartPole-v1",
         "2 alone: no other run has their program",
     ]
 
@@ -94,13 +96,60 @@ def test_runs_that_were_trained_apart_go_on_apart(tmp_path: Path, monkeypatch, c
     trained = []
 
     def apart(configs: list, folders: list) -> None:
-        raise RunDirectoryError("they were trained apart")
+        raise ConfigError("they were trained apart")
+
+    def train(config: Config, folder: Path) -> None:
+        trained.append((config, folder))
+        if len(trained) == 1:
+            raise RunDirectoryError("the first one is full")
 
     monkeypatch.setattr("dreamer_agent.api.train_together", apart)
-    monkeypatch.setattr("dreamer_agent.api.train", lambda config, folder: trained.append((config, folder)))
-    work(command_of(runs)[-1])
-    assert trained == [(run.setting.config, run.folder) for run in runs]
-    assert "not as one program: they were trained apart" in capsys.readouterr().out
+    monkeypatch.setattr("dreamer_agent.api.train", train)
+    with pytest.raises(RunDirectoryError, match="the first one is full"):
+        work(command_of(runs)[-1])
+    assert trained == [(run.setting.config, run.folder) for run in runs]  # one that fails stops no other
+    said = capsys.readouterr().out
+    assert "not as one program: they were trained apart" in said and "failed: the first one is full" in said
+
+
+def test_a_disk_that_is_full_is_no_reason_to_train_apart(tmp_path: Path, monkeypatch) -> None:
+    runs = runs_of(load_sweep(sweep_file(tmp_path, "gymnax:CartPole-v1")), tmp_path / "out")
+
+    def full(configs: list, folders: list) -> None:
+        raise RunDirectoryError("The last checkpoint could not be written")
+
+    monkeypatch.setattr("dreamer_agent.api.train_together", full)
+    monkeypatch.setattr("dreamer_agent.api.train", lambda *_: pytest.fail("it was trained again"))
+    with pytest.raises(RunDirectoryError, match="could not be written"):
+        work(command_of(runs)[-1])
+
+
+def test_a_large_program_fits_an_argument(tmp_path: Path) -> None:
+    runs = runs_of(load_sweep(sweep_file(tmp_path, "gymnax:CartPole-v1", seeds=150)), tmp_path / "out")
+    assert len(runs) == 300 and len(command_of(runs)[-1]) < 1 << 17  # the most that Linux takes
+
+
+def test_only_what_began_together_goes_on_together(tmp_path: Path) -> None:
+    runs = runs_of(load_sweep(sweep_file(tmp_path, "gymnax:CartPole-v1", seeds=3)), tmp_path / "out")
+    for run, names in zip(runs, ("ab", "ab", "cd", "cd"), strict=False):
+        (run.folder / "checkpoints" / "90").mkdir(parents=True)
+        (run.folder / "checkpoints" / "90" / "commit.json").touch()
+        save_config(run.setting.config, run.folder / "config.yaml")
+        (run.folder / "population.json").write_text(names)
+    other = merge(runs[3].setting.config, {"replay": {"ratio": 99}})
+    save_config(other, runs[3].folder / "config.yaml")  # this one fails alone
+    works, _ = as_programs(runs, 16)
+    members = [[run.setting.name for run in getattr(one, "members", (one,))] for one in works]
+    names = [run.setting.name for run in runs]
+    assert members == [[names[3]], names[:2], [names[2]], names[4:]] and not isinstance(works[0], Population)
+
+
+def test_a_replay_on_disk_is_not_for_the_device(tmp_path: Path) -> None:
+    axes = [{"grid": {"replay.spill": [True, False]}}]
+    runs = runs_of(load_sweep(sweep_file(tmp_path, "gymnax:CartPole-v1", axes=axes, seeds=2)), tmp_path / "out")
+    works, said = as_programs(runs, 16)
+    assert [len(getattr(one, "members", (one,))) for one in works] == [1, 1, 2]
+    assert "or have replay.spill or a mesh: gymnax:CartPole-v1" in said[1]
 
 
 def test_one_failure_leaves_the_others_alone(tmp_path: Path, capfd) -> None:
