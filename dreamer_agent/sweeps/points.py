@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamer_agent.config import flatten
 from dreamer_agent.errors import ConfigError
 
 Point = dict[str, Any]
@@ -24,7 +25,8 @@ def points_of(axes: Sequence[Any]) -> list[Point]:
         list:   [{}, {model.unimix: 0}]                          # as they stand
         random: {samples: 20, seed: 0, values: {optimizer.learning_rate: {loguniform: [1e-5, 1e-3]}}}
 
-    Raises `ConfigError` for what is none of these, and where two axes set the same key.
+    Keys of a point are dotted, however they were written. Raises `ConfigError` for what is none of these, and
+    where two axes set the same key.
     """
     out: list[Point] = [{}]
     taken: set[str] = set()
@@ -48,7 +50,7 @@ def _axis(number: int, axis: Any) -> list[Point]:
     (kind, content), *_ = axis.items()
     if kind not in KINDS:
         raise ConfigError(f"Axis {number} of the sweep is of the kind '{kind}': choose {', '.join(KINDS)}.")
-    points = KINDS[kind](f"The {kind} of axis {number}", content)
+    points = [flatten(point) for point in KINDS[kind](f"The {kind} of axis {number}", content)]
     if not points:
         raise ConfigError(f"The {kind} of axis {number} is empty: give it values, or leave it out.")
     return points
@@ -107,7 +109,7 @@ def _draw(name: str, given: Any, rng: np.random.Generator, samples: int) -> Iter
         low, high = (float(number) for number in numbers)
     except (TypeError, ValueError):
         raise ConfigError(f"{name} has {kind}: {numbers!r}: give the least and the largest, [1, 10].") from None
-    if not low < high or (kind == "loguniform" and low <= 0):
+    if not np.isfinite(high - low) or not low < high or (kind == "loguniform" and low <= 0):
         positive = ", both above 0" if kind == "loguniform" else ""
         raise ConfigError(f"{name} has {kind}: {numbers!r}: the first should be less than the second{positive}.")
     return [RANGES[kind](rng, low, high) for _ in range(samples)]
@@ -118,7 +120,7 @@ def _loguniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _lists(name: str, content: Any) -> dict[str, list[Any]]:
-    if not isinstance(content, Mapping):
+    if not isinstance(content, Mapping) or not content:
         raise ConfigError(f"{name} is {content!r}: write keys, each with a list of values.")
     for key, values in content.items():
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:

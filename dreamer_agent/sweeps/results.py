@@ -71,7 +71,7 @@ def _row(run: SweepRun, keys: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.setting.name, "env": config.env.id, "seed": config.seed}
     for key in keys:
         if key not in ("env.id", "seed"):
-            value = values[key]
+            value = values.get(key)  # None of what only other runs hand to their environment
             row[key] = json.dumps(value) if isinstance(value, list | tuple | dict) else value
     row |= dict.fromkeys(SCORES) | {"why": ""}
     try:

@@ -11,11 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.config import Config, flatten, load_config, merge, parse_override, read_yaml, to_dict, validate
+from dreamer_agent.config import (
+    Config,
+    all_keys,
+    flatten,
+    load_config,
+    merge,
+    parse_override,
+    read_yaml,
+    to_dict,
+    validate,
+)
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.sweeps.points import Point, points_of
 
 SPECIAL = ("preset", "size")  # keys of a point that are no values of the configuration
+OPEN = ("env.kwargs.", "env.route.")  # below these any key may be
 LIMITS = ("runs", "env_steps", "gb")
 NOT_IDENTITY = (  # of train.* and mesh.*: a run goes on where they change
     "data", "fsdp",
@@ -28,7 +39,7 @@ NOT_IDENTITY = (  # of train.* and mesh.*: a run goes on where they change
 class Setting:
     """One run of a sweep: what makes it different from the others, and its whole configuration."""
 
-    point: Point  # what the axes gave
+    point: Point  # what the axes gave, and the size where only the sweep does
     config: Config
     name: str  # that of its folder
 
@@ -62,17 +73,25 @@ class Sweep:
     template: str = ""  # of a run's name: "{env.id}-{replay.ratio}"; by default what the axes vary
 
     def settings(self) -> list[Setting]:
-        """All runs, the first seed of each point first; equal ones once. `ConfigError` where there are none."""
+        """All runs, the first seed of each point first; equal ones once.
+
+        `ConfigError` where there are none, and where two differ in nothing but what a run may go on with.
+        """
         found: dict[str, Setting] = {}
         points = points_of(self.axes)
+        if any("seed" in point for point in points):
+            raise ConfigError(f"The axes of the sweep '{self.name}' set the seed: give `seeds` beside them.")
+        only, exclude = _filters(self.only), _filters(self.exclude)
         for seed in self.seeds:
             for point in points:
                 config = self._config(point, seed)
-                values = {**flatten(to_dict(config)), **{key: point.get(key) for key in SPECIAL}}
-                if (self.only and not _matches(values, self.only)) or _matches(values, self.exclude):
+                values = flatten(to_dict(config)) | self.special(point)
+                if (only and not _matches(values, only)) or _matches(values, exclude):
                     continue
                 identity = identity_of(config)
-                found.setdefault(identity, Setting(point, config, f"{self._named(point, values)}-{identity}"))
+                setting = Setting(self.special(point) | point, config, f"{self._named(point, values)}-{identity}")
+                if found.setdefault(identity, setting).config != config:
+                    raise ConfigError(_one_run(self.name, found[identity].config, config))
         if not found:
             raise ConfigError(f"The sweep '{self.name}' has no runs: its filters leave out all of them.")
         return list(found.values())
@@ -83,12 +102,16 @@ class Sweep:
 
     def drawn(self) -> list[str]:
         """The keys whose values are drawn at random."""
-        found = [key for axis in self.axes for key in axis.get("random", {}).get("values", {})]
+        found = [key for axis in self.axes if "random" in axis for point in points_of([axis]) for key in point]
         return list(dict.fromkeys(found))
+
+    def special(self, point: Point) -> dict[str, Any]:
+        """Preset and size of a point."""
+        return {"preset": point.get("preset"), "size": point.get("size", self.size or None)}
 
     def _config(self, point: Point, seed: int) -> Config:
         extra = point.get("preset", ())
-        presets = [*self.base, *([extra] if isinstance(extra, str) else extra)]
+        presets = [*self.base, *_presets("An axis", extra)]
         size = point.get("size", self.size)
         config = load_config([*presets, *([f"size/{size}"] if size else [])])
         for key, value in {**self.values, **point, "seed": seed}.items():
@@ -100,7 +123,7 @@ class Sweep:
         """The name of a run before its identity, fit for a folder."""
         if self.template:
             try:
-                text = re.sub(r"\{([^{}]*)\}", lambda found: _text(values[found[1]]), self.template)
+                text = re.sub(r"\{([^{}]*)\}", lambda found: _text(_value(values, found[1])), self.template)
             except KeyError as error:
                 raise ConfigError(
                     f"The name of the sweep's runs has {{{error.args[0]}}}: known are the keys of the "
@@ -136,15 +159,25 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     base, values = content.get("base") or (), content.get("values") or {}
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path}: values are {values!r}: write keys and values, train.steps: 2000.")
-    values = flatten(values)
+    given: dict[str, Any] = {}
     for override in overrides:
-        values |= flatten(parse_override(override))
+        given |= flatten(parse_override(override))
+    values = flatten(values) | given
     if "seed" in values:
         raise ConfigError(f"{path}: the seed is no value: give `seeds`, a number of them or a list.")
-    text = {key: " ".join(str(content.get(key, "")).split()) for key in ("title", "about", "size", "name")}
+    for key, instead in (("preset", "base"), ("size", "size")):
+        if key in values:
+            raise ConfigError(
+                f"{path}: the {key} is no value: write `{instead}: {values[key]}` beside the values."
+            )
+    points = points_of(content["axes"]) if given else []
+    for key in given:
+        if points and all(key in point for point in points):
+            raise ConfigError(f"{key} was given for all runs, but the axes of {path} set it: change it there.")
+    text = {key: " ".join(str(content.get(key) or "").split()) for key in ("title", "about", "size", "name")}
     return Sweep(
         name=path.stem, title=text["title"], about=text["about"], size=text["size"], template=text["name"],
-        base=(base,) if isinstance(base, str) else tuple(base), values=values, axes=content["axes"],
+        base=_presets(f"{path}: base", base), values=values, axes=content["axes"],
         seeds=_seeds(path, content.get("seeds", 1)), only=content["only"], exclude=content["exclude"],
         budget=_budget(path, content.get("budget") or {}), slurm=_job(path, content.get("slurm") or {}),
     )  # fmt: skip
@@ -159,7 +192,8 @@ def identity_of(config: Config) -> str:
     values = {
         key: value
         for key, value in flatten(to_dict(config)).items()
-        if key.removeprefix("train.").removeprefix("mesh.") not in NOT_IDENTITY and defaults.get(key) != value
+        if key.removeprefix("train.").removeprefix("mesh.") not in NOT_IDENTITY
+        and (key not in defaults or defaults[key] != value)
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -171,15 +205,51 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _matches(values: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one of the filters fits: all its keys have (one of) its values."""
+def _filters(given: Sequence[Mapping[str, Any]]) -> list[dict[str, list[Any]]]:
+    """For each filter the values that its keys match, as the configuration has them (YAML reads 1e-4 as text)."""
+    known = [*all_keys(), *SPECIAL]
 
-    def fits(key: str, wanted: Any) -> bool:
-        if key not in values:
+    def typed(key: str, value: Any) -> Any:
+        if key not in known and not key.startswith(OPEN):
             raise ConfigError(f"A filter of the sweep asks for '{key}', which is no key of the configuration.")
-        return values[key] in wanted if isinstance(wanted, list) else values[key] == wanted
+        if key in SPECIAL or key.startswith(OPEN):
+            return value
+        return flatten(to_dict(merge(Config(), nested(key, value))))[key]
 
-    return any(all(fits(key, wanted) for key, wanted in one.items()) for one in filters)
+    return [
+        {
+            key: [typed(key, one) for one in (wanted if isinstance(wanted, list) else [wanted])]
+            for key, wanted in flatten(one).items()
+        }
+        for one in given
+    ]
+
+
+def _matches(values: Mapping[str, Any], filters: Sequence[Mapping[str, list[Any]]]) -> bool:
+    """Whether one of the filters fits: all its keys have one of its values."""
+    return any(all(_value(values, key) in wanted for key, wanted in one.items()) for one in filters)
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    """The value of a key; None of what only other runs hand to their environment."""
+    return values.get(key) if key.startswith(OPEN) else values[key]
+
+
+def _one_run(name: str, one: Config, other: Config) -> str:
+    """The sentence for two runs that would share a folder."""
+    before, now = flatten(to_dict(one)), flatten(to_dict(other))
+    key = next(key for key in now if before.get(key) != now[key])
+    return (
+        f"Two runs of the sweep '{name}' differ in {key} ({before.get(key)} and {now[key]}) only, in which a run "
+        "may change when it goes on: they would be one. Make a sweep of each, with folders of their own (--out)."
+    )
+
+
+def _presets(name: str, given: Any) -> tuple[str, ...]:
+    presets = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else (None,)
+    if not all(isinstance(preset, str) for preset in presets):
+        raise ConfigError(f"{name} has the preset {given!r}: give a name, or a list of them.")
+    return presets
 
 
 def _seeds(path: Path, given: Any) -> tuple[int, ...]:

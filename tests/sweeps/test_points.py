@@ -22,6 +22,12 @@ def test_a_list_stands_as_it_is() -> None:
     assert points_of([{"list": [{}, {"a": 1}, {"b": 2, "c": 3}]}]) == [{}, {"a": 1}, {"b": 2, "c": 3}]
 
 
+def test_keys_may_be_written_as_groups() -> None:
+    assert points_of([{"list": [{"a": {"b": 1}}, {"a.b": 2}]}]) == [{"a.b": 1}, {"a.b": 2}]
+    with pytest.raises(ConfigError, match=r"Axis 2 of the sweep sets a\.b, which an axis before it sets"):
+        points_of([{"grid": {"a.b": [1]}}, {"list": [{"a": {"b": 1}}]}])
+
+
 def test_random_values_lie_where_they_should() -> None:
     values = {
         "u": {"uniform": [-1, 1]}, "l": {"loguniform": [1e-5, 1e-1]}, "i": {"integers": [1, 3]},
@@ -53,6 +59,9 @@ def test_more_samples_or_keys_leave_the_first_ones_as_they_were() -> None:
         (["a"], "Axis 1 of the sweep is 'a'"),
         ([{"grid": {"a": 3}}], "has a: 3: give a list of values"),
         ([{"grid": {"a": []}}], r"has a: \[\]: give a list"),
+        ([{"grid": {}}], r"is {}: write keys, each with a list"),
+        ([{"zip": {}}], r"is {}: write keys, each with a list"),
+        ([{"random": {"samples": 2, "values": {"a": {"uniform": [0, float("inf")]}}}}], "less than the second"),
         ([{"zip": {"a": [1], "b": [1, 2]}}], "one length: a has 1, b has 2 values"),
         ([{"list": [3]}], "holds 3: a point has keys and values"),
         ([{"list": []}], "The list of axis 1 is empty"),

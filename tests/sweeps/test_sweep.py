@@ -95,6 +95,9 @@ def test_a_template_names_runs() -> None:
         ("only: [3]", "only holds 3"),
         ("values: 3", "values are 3"),
         ("values: {seed: 3}", "the seed is no value: give `seeds`"),
+        ("values: {size: nano}", "the size is no value: write `size: nano` beside the values"),
+        ("values: {preset: classic}", "the preset is no value: write `base: classic`"),
+        ("base: 3", "base has the preset 3: give a name"),
         ("budget: {minutes: 3}", "it may limit runs, env_steps, gb"),
         ("budget: {gb: 0}", "gb=0: give a number above 0"),
         ("budget: {gb: many}", "give numbers"),
@@ -112,12 +115,50 @@ def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, text: str, sentence: st
         (Sweep("s", base=("clasic",)), "did you mean classic"),
         (Sweep("s", exclude=({"env.id": "CartPole-v1"},)), "has no runs: its filters leave out all"),
         (Sweep("s", only=({"ratio": 3},)), "asks for 'ratio', which is no key"),
+        (Sweep("s", exclude=({"env.id": "none", "ratio": 3},)), "asks for 'ratio', which is no key"),
+        (Sweep("s", exclude=({"replay.ratio": "many"},)), "takes a value of type float"),
+        (Sweep("s", axes=({"grid": {"seed": [0, 1]}},)), "axes of the sweep 's' set the seed: give `seeds`"),
+        (Sweep("s", axes=({"grid": {"train.steps": [9, 8]}},)), r"differ in train\.steps \(9 and 8\) only"),
+        (Sweep("s", axes=({"list": [{"preset": 3}]},)), "An axis has the preset 3"),
+        (Sweep("s", axes=({"grid": {3: [1]}},)), "Unknown configuration key '3'"),
         (Sweep("s", axes=({"grid": {"replay.ratio": ["many"]}},)), "takes a value of type float"),
     ],
 )
 def test_what_is_wrong_in_its_runs_is_told(sweep: Sweep, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         sweep.settings()
+
+
+def test_an_override_that_the_axes_would_hide_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, WHOLE)
+    with pytest.raises(ConfigError, match=r"replay\.ratio was given for all runs, but the axes of .* set it"):
+        load_sweep(path, ["replay.ratio=3"])
+    some = written(tmp_path, "axes: [{list: [{}, {replay.ratio: 64}]}]")
+    assert [run.config.replay.ratio for run in load_sweep(some, ["replay.ratio=3"]).settings()] == [3, 64]
+
+
+def test_empty_fields_are_as_if_left_out(tmp_path: Path) -> None:
+    sweep = load_sweep(written(tmp_path, "title:\nabout:\nname:\nsize:\nbase:\naxes:\nvalues:\nbudget:\n"))
+    assert sweep == Sweep("mine")
+
+
+def test_filters_have_the_types_of_the_configuration() -> None:
+    rates = ({"grid": {"optimizer.learning_rate": ["1e-4", 1e-3]}},)  # YAML reads 1e-4 as text
+    for same in ("1e-4", 1e-4, {"learning_rate": "1e-4"}):
+        filter_ = {"optimizer": same} if isinstance(same, dict) else {"optimizer.learning_rate": same}
+        (run,) = Sweep("s", axes=rates, exclude=(filter_,)).settings()
+        assert run.config.optimizer.learning_rate == 1e-3
+    sizes = ({"list": [{}, {"size": "tiny"}]},)
+    (run,) = Sweep("s", size="nano", axes=sizes, only=({"size": "nano"},)).settings()
+    assert run.config.model.deter == 128 and run.point["size"] == "nano"
+
+
+def test_what_an_environment_is_handed_may_be_an_axis() -> None:
+    axes = ({"list": [{}, {"env.kwargs": {"a": 1}}, {"env.kwargs.a": None}, {"env": {"kwargs": {"a": 1}}}]},)
+    sweep = Sweep("s", axes=axes, exclude=({"env.kwargs.a": 7},), template="a{env.kwargs.a}")
+    runs = sweep.settings()
+    assert [dict(run.config.env.kwargs) for run in runs] == [{}, {"a": 1}, {"a": None}]
+    assert sweep.varied() == ["env.kwargs.a"] and runs[1].name.startswith("a1-")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
