@@ -210,7 +210,7 @@ def plot(
     from dreamer_agent.sweeps.command import is_sweep, report_of
 
     if len(runs) == 1 and is_sweep(runs[0]):
-        typer.echo(report_of(runs[0], x, group, compare, out))
+        typer.echo(report_of(runs[0], x, group, compare, out, goal))
     else:
         typer.echo(plots.plot_runs(runs, out or Path("learning_curves.png"), goal))
 

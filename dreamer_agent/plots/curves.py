@@ -14,6 +14,7 @@ from dreamer_agent.plots.style import SERIES, figure, save
 Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
 Groups = Mapping[str, Sequence[Curve]]  # label -> the curves of its runs
 THIN, SHADE = 0.7, 0.15  # width of the line of a single run, opacity of a band
+STYLES = ("-", "--", ":", "-.")  # of lines, where there are more than colours
 
 
 def curve(rows: Sequence[Mapping[str, float]], key: str = "episode/return") -> Curve:
@@ -60,8 +61,9 @@ def draw_panels(
 
 def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None, label: str) -> None:
     filled = {label: [c for c in curves if len(c[0])] for label, curves in groups.items()}
-    for (name, curves), color in zip(filled.items(), cycle(SERIES), strict=False):
-        draw_group(axis, name, curves, color)
+    looks = cycle((color, style) for style in STYLES for color in SERIES)
+    for (name, curves), (color, style) in zip(filled.items(), looks, strict=False):
+        draw_group(axis, name, curves, color, style)
     if not axis.lines:
         axis.text(0.5, 0.5, "no episode has ended yet", ha="center", va="center", transform=axis.transAxes)
     if any(len(curves) > 1 for curves in filled.values()):
@@ -78,19 +80,19 @@ def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None, label
         axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
 
 
-def draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str) -> None:
+def draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str, style: str = "-") -> None:
     """One run is one line; several are thin lines, their mean and the band between lowest and highest."""
     if not curves:
         return
     if len(curves) == 1:
-        axis.plot(*curves[0], color=color, label=f"{label}: 1 run")
+        axis.plot(*curves[0], color=color, ls=style, label=f"{label}: 1 run")
         return
     steps, values = band(curves)
     for own_steps, own_values in curves:
         axis.plot(own_steps, own_values, color=color, lw=THIN, alpha=0.55)
     common = "mean of" if steps[0] < steps[-1] else "no env steps are common to"
     axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=SHADE, lw=0)
-    axis.plot(steps, values.mean(0), color=color, lw=2.0, label=f"{label}: {common} {len(curves)} runs")
+    axis.plot(steps, values.mean(0), color=color, ls=style, lw=2.0, label=f"{label}: {common} {len(curves)} runs")
 
 
 def number(value: float, _: Any = None) -> str:

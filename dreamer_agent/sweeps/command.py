@@ -95,10 +95,12 @@ def run_sweep(
     return 1 if failed else 0
 
 
-def report_of(folder: Path, x: str, group: str, compare: str | None, out: Path | None) -> Path:
+def report_of(
+    folder: Path, x: str, group: str, compare: str | None, out: Path | None, goal: float | None = None
+) -> Path:
     """The report of the sweep whose runs lie in `folder`, written to `out` or there."""
     sweep = load_sweep(folder / FILE)
-    return write_report(sweep, runs_of(sweep, folder), out or folder, x, group, compare)
+    return write_report(sweep, runs_of(sweep, folder), out or folder, x, group, compare, goal=goal)
 
 
 def is_sweep(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.files import write_text
 from dreamer_agent.plots.curves import Curve, draw_panels
-from dreamer_agent.plots.sweeps import draw_scatter, rank_correlation
+from dreamer_agent.plots.sweeps import correlation_told, draw_scatter
 from dreamer_agent.statistics import CONFIDENCE, aggregate
 from dreamer_agent.sweeps.results import rows_of, write_tables
 from dreamer_agent.sweeps.runs import SweepRun
@@ -25,13 +25,14 @@ MANY = 8  # values of a key from which on it is scattered instead of compared
 
 def write_report(
     sweep: Sweep, runs: Sequence[SweepRun], folder: Path, x: str = "steps", group: str = "env",
-    compare: str | None = None, failed: dict[str, str] | None = None,
+    compare: str | None = None, failed: dict[str, str] | None = None, goal: float | None = None,
 ) -> Path:  # fmt: skip
     """Write `report.md`, `curves.png`, tables, and for values drawn at random `scatter.png`; gives the page.
 
     A panel for each value of the key `group`, a line for each value of `compare` (by default all that the axes
-    vary beside it, but for what is drawn at random or takes many values). Raises `ConfigError` for keys that the
-    sweep does not have, `RunDirectoryError` where no run has begun.
+    vary beside it, but for what is drawn at random or takes many values); environments never share a line, since
+    their returns have nothing in common. `goal` is a return to mark. Raises `ConfigError` for keys that the sweep
+    does not have, `RunDirectoryError` where no run has begun.
     """
     if x not in AXES:
         raise ConfigError(f"The axis '{x}' is unknown: choose {', '.join(AXES)}.")
@@ -47,24 +48,39 @@ def write_report(
         compare = ALIASES.get(compare, compare)
         _check_key(compare, rows)
         few = [compare]
+    if len({row["env"] for row in rows}) > 1 and group != "env" and "env" not in few:
+        few = ["env", *few]
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(rows, runs, folder)
-    draw_panels(_panels(rows, runs, group, few, x), folder / "curves.png", label=AXES[x])
+    draw_panels(_panels(rows, runs, group, few, x), folder / "curves.png", goal, AXES[x])
     parts = [f"# {sweep.title or sweep.name}", sweep.about, _counts(rows), "![Learning curves](curves.png)"]
     parts += [_table(rows, group, few)]
+    pooled = [key for key in keys if key not in (group, *few) and len({row[key] for row in rows}) > 1]
+    parts += [f"Runs of a row differ in {', '.join(pooled)}, too."] if pooled else []
     numeric = [key for key in keys if _is_numeric([row[key] for row in rows]) and key not in few]
-    scored = [row for row in rows if row["score"] is not None]
-    if numeric and len(scored) > 2:
-        columns = {key: [float(row[key]) for row in scored] for key in numeric}
-        scores = [row["score"] for row in scored]
-        draw_scatter(columns, scores, folder / "scatter.png", "score")
-        told = ", ".join(f"{key} {rank_correlation(column, scores):+.2f}" for key, column in columns.items())
-        parts += ["![Scores over values](scatter.png)", f"Rank correlation with the score: {told}."]
+    parts += _scatter(rows, numeric, folder / "scatter.png")
     lines = [f"- {name}: {why}" for name, why in (failed or {}).items()]
     parts += [f"**Failed: {len(lines)}.**", "\n".join(lines)] if lines else []
     parts += ["A row for each run is in `results.csv`, every logged return in `curves.csv`."]
     write_text(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
     return folder / "report.md"
+
+
+def _scatter(rows: Sequence[dict[str, Any]], keys: Sequence[str], path: Path) -> list[str]:
+    """Draw scores over the values of `keys`, each environment by itself; gives what the page says of it."""
+    panels, envs = {}, list(dict.fromkeys(row["env"] for row in rows))
+    for env in envs:
+        scored = [row for row in rows if row["env"] == env and row["score"] is not None]
+        if len(scored) > 2:
+            for key in keys:
+                name = key if len(envs) == 1 else f"{key}, {env}"
+                panels[name] = [float(row[key]) for row in scored], [row["score"] for row in scored]
+    if not panels:
+        path.unlink(missing_ok=True)
+        return []
+    draw_scatter(panels, path, "score")
+    told = "; ".join(f"{name} {correlation_told(*columns)}" for name, columns in panels.items())
+    return ["![Scores over values](scatter.png)", f"Rank correlation with the score: {told}."]
 
 
 def _check_key(key: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -79,8 +95,9 @@ def _panels(
     panels: dict[str, dict[str, list[Curve]]] = {}
     for row, run in zip(rows, runs, strict=True):
         curve = _curve(run, x)
+        panel = panels.setdefault(row["env"] if group == "env" else _label(row, [group]), {})
         if len(curve[0]):
-            panels.setdefault(str(row[group]), {}).setdefault(_label(row, keys), []).append(curve)
+            panel.setdefault(_label(row, keys), []).append(curve)
     return panels
 
 
@@ -109,7 +126,7 @@ def _table(rows: Sequence[dict[str, Any]], group: str, keys: Sequence[str]) -> s
     """Scores by group and compared values, with the interquartile mean over seeds and its interval."""
     cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        cells.setdefault((str(row[group]), *(_short(row[key]) for key in keys)), []).append(row)
+        cells.setdefault((_short(row[group]), *(_short(row[key]) for key in keys)), []).append(row)
     heads = [group, *keys, "runs done", "score, IQM", "least to most", "return over training", "minutes"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, members in cells.items():
@@ -145,4 +162,4 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

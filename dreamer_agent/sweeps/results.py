@@ -25,6 +25,7 @@ LAST = 0.1  # share of the budget whose episodes make `return_last`
 SCORES = (
     "state", "env_steps", "updates", "score", "score_std", "score_mode", "return_last", "return_all", "minutes",
 )  # fmt: skip
+CURVES = ("run", "env_steps", "return", "episodes")
 
 
 def rows_of(runs: Sequence[SweepRun], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -43,15 +44,15 @@ def write_tables(rows: Sequence[dict[str, Any]], runs: Sequence[SweepRun], folde
     Both are written as Parquet, too, where pyarrow is installed (extra `parquet`).
     """
     curves = [
-        {"run": run.setting.name, "env_steps": step, "return": value, "episodes": count}
+        dict(zip(CURVES, (run.setting.name, step, value, count), strict=True))
         for run in runs
         for step, value, count in zip(*_episodes(run), strict=True)
     ]
     written = []
-    for name, table in (("results", list(rows)), ("curves", curves)):
+    for name, table, columns in (("results", list(rows), list(rows[0])), ("curves", curves, CURVES)):
         path = folder / f"{name}.csv"
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(table[0]) if table else [], lineterminator="\n")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(table)
         write_text(path, text.getvalue())
