@@ -48,7 +48,7 @@ def run_benchmark(
             return REQUEUE
         for run in runs:
             if run.state == "failed":
-                console.print(f"failed: {name_of(run.work)}: {run.why}")
+                console.print(f"failed: {name_of(run.work)}: {run.why}", markup=False)
                 code = 1
         if any(run.state == "stopped" for run in runs):
             console.print(f"stopped; what was learned is in {folder}; the same command goes on from there")

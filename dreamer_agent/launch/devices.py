@@ -21,7 +21,7 @@ class Share:
     def environment(self) -> dict[str, str]:
         """The variables of a process that uses this share; what the user has set for its memory stays."""
         out = dict(os.environ)
-        if self.memory < MEMORY:
+        if self.memory < MEMORY and "XLA_CLIENT_MEM_FRACTION" not in out:  # JAX refuses to have both
             out.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{self.memory:.3f}")
         return out | ({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from dreamer_agent.errors import DreamerError
@@ -140,7 +141,9 @@ class Launcher:
             run.state = "stopped"
         elif (code < 0 or code == REQUEUE) and run.retried < self.retries:
             run.state, run.retried = "waiting", run.retried + 1
-            self.console.print(f"{name_of(run.work)}: {ended(code)} at {run.step:,.0f} env steps; it goes on")
+            self.console.print(
+                f"{name_of(run.work)}: {ended(code)} at {run.step:,.0f} env steps; it goes on", markup=False
+            )
         elif code == REQUEUE:
             run.state = "stopped"
         else:
@@ -192,7 +195,8 @@ class Launcher:
                 score = "" if run.score is None else f", return {run.score:,.4g}"
                 why = f": {run.why}" if run.why else ""
                 self.console.print(
-                    f"{name}: {run.state} at {run.step:,.0f}/{run.work.steps:,} env steps{score}{why}"
+                    f"{name}: {run.state} at {run.step:,.0f}/{run.work.steps:,} env steps{score}{why}",
+                    markup=False,  # what a process said last may look like it
                 )
 
     def table(self) -> Table:
@@ -203,7 +207,7 @@ class Launcher:
             table.add_column(column, justify="right" if column in ("env steps", "return", "left") else "left")
         for run in self._listed():
             table.add_row(
-                *run.work.shown.values(), f"[{STATES[run.state]}]{run.state}[/]",
+                *map(escape, run.work.shown.values()), f"[{STATES[run.state]}]{run.state}[/]",
                 f"{run.step:,.0f}/{run.work.steps:,}", "-" if run.score is None else f"{run.score:,.4g}",
                 clock(run.left()),
             )  # fmt: skip

@@ -85,7 +85,7 @@ def run_sweep(
             return REQUEUE
         failed = {name_of(run.work): run.why for run in states if run.state == "failed"}
         for name, why in failed.items():
-            console.print(f"failed: {name}: {why}")
+            console.print(f"failed: {name}: {why}", markup=False)
         if any(run.state == "stopped" for run in states):
             learned = "" if launcher == "slurm" else f"; what was learned is in {folder}"
             console.print(f"stopped{learned}; the same command goes on from there")

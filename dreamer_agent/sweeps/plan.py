@@ -38,7 +38,7 @@ class Plan:
             limit = sweep.budget.get(name)
             if limit is not None and needed > limit:
                 raise ConfigError(
-                    f"The sweep '{sweep.name}' needs {needed:,.4g} {name}, its budget is {limit:,.4g}: take "
+                    f"The sweep '{sweep.name}' needs {needed:,.10g} {name}, its budget is {limit:,.10g}: take "
                     "fewer points or seeds, or raise the budget."
                 )
 

@@ -48,8 +48,11 @@ class SweepRun:
         return evaluation_of(self)
 
     def finished(self) -> bool:
-        """Whether it is trained and scored."""
-        return self.evaluation() is not None
+        """Whether it is trained and scored; where the scores are damaged, it is scored anew."""
+        try:
+            return self.evaluation() is not None
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def check(self) -> None:
         """Raise a `DreamerError` where the run directory holds another run, or one of more env steps."""

@@ -36,6 +36,9 @@ def test_gpus_are_dealt_in_turn_and_their_memory_is_divided(monkeypatch: pytest.
     assert FRACTION not in shares(2)[0].environment()
     monkeypatch.setenv(FRACTION, "0.9")
     assert shares(3)[0].environment()[FRACTION] == "0.9"
+    monkeypatch.delenv(FRACTION)
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.9")  # its other name
+    assert FRACTION not in shares(3)[0].environment()
 
 
 def test_without_gpus_no_variable_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

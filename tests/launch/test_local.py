@@ -83,6 +83,15 @@ def test_finished_runs_are_left_as_they_are(tmp_path: Path, quick: list[float]) 
     assert (jobs[0].folder / "evaluation.json").stat().st_mtime_ns == before
 
 
+def test_what_a_process_said_last_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = jobs_of(Benchmark("b", TASKS[:1], seeds=1), tmp_path)
+    last = "[/tmp/x.so] is no library, got [a, b]"
+    monkeypatch.setattr(Job, "command", lambda _: [sys.executable, "-c", f"raise SystemExit({last!r})"])
+    console = quiet()
+    (run,) = launch([job], 1, console)
+    assert run.state == "failed" and last in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def spans(jobs: list[Job]) -> list[list[float]]:
     import json
 

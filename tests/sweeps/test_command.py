@@ -190,17 +190,28 @@ def test_a_plan_adds_up_what_is_left(tmp_path: Path) -> None:
     assert found.env_steps == 525 and found.seconds == pytest.approx(525 / 25)
 
 
+def test_damaged_scores_are_none(tmp_path: Path) -> None:
+    run, *_ = runs = runs_of(load_sweep(sweep_file(tmp_path)), tmp_path / "out")
+    run.folder.mkdir(parents=True)
+    for text in ("{", "{}", "[]"):
+        (run.folder / "evaluation.json").write_text(text)
+        assert not run.finished() and plan(runs).finished == 0
+
+
 @pytest.mark.parametrize(
     ("budget", "sentence"),
     [
         ({"runs": 1}, "needs 2 runs, its budget is 1"),
         ({"env_steps": 299}, "needs 300 env_steps, its budget is 299"),
+        ({"env_steps": 2 * 10**6}, "needs 2,000,002 env_steps, its budget is 2,000,000"),
         ({"gb": 1e-9}, "gb, its budget is 1e-09"),
     ],
 )  # fmt: skip
 def test_more_than_the_budget_is_refused(tmp_path: Path, budget: dict, sentence: str) -> None:
+    path = sweep_file(tmp_path, budget=budget)
+    steps = ["train.steps=1000001"] if budget.get("env_steps", 0) > 1000 else []
     with pytest.raises(ConfigError, match=sentence):
-        run_sweep(sweep_file(tmp_path, budget=budget), tmp_path / "out")
+        run_sweep(path, tmp_path / "out", steps)
     assert not (tmp_path / "out").exists()
 
 
