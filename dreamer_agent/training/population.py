@@ -75,9 +75,11 @@ class Population:
         self.interrupted = 0  # by which signal
         config = self.members[0].config
         self.screen = Screen(config.train.steps, 0, quiet)
+        by_seed = len({member.config.seed for member in self.members}) == len(self.members)
         for member in self.members:
             member.together = True
-            member.screen = Latest(f"seed {member.config.seed}", self.screen, config.train.steps)
+            name = f"seed {member.config.seed}" if by_seed else member.folder.name
+            member.screen = Latest(name, self.screen, config.train.steps)
 
     @classmethod
     def open(
