@@ -19,6 +19,8 @@ import yaml
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.files import write_text
 
+RENAMED = {"env.isolate": "processes"}  # what older versions called otherwise
+
 
 @dataclass(frozen=True)
 class EnvConfig:
@@ -31,8 +33,8 @@ class EnvConfig:
     route: Mapping[str, Any] = field(
         default_factory=dict
     )  # observation key -> image, onehot, vector; else by rule
-    isolate: bool = False  # each environment in a process of its own, so that crashes and hangs can be mended
-    timeout: float = 60.0  # seconds that an isolated environment may take for an answer, the first one five times
+    processes: int = 0  # processes over which the environments are spread, to step at the same time; 0: this one
+    timeout: float = 60.0  # seconds that an environment there may take for an answer, the first one five times
     max_faults: int = (
         5  # faults in a row of one environment that are mended by a restart; 0: the first one ends the run
     )
@@ -236,8 +238,8 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def read_config(path: Path) -> Config:
-    """The configuration saved at `path`."""
-    return validate(merge(Config(), read_yaml(path)))
+    """The configuration saved at `path`, perhaps by an older version."""
+    return validate(merge(Config(), _renamed(read_yaml(path))))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -251,6 +253,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} should hold keys and values, got {type(content).__name__}.")
     return content
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` without `env.isolate`, which was what `env.processes` is with a process for each environment."""
+    env = content.get("env")
+    if not isinstance(env, Mapping) or "isolate" not in env:
+        return content
+    processes = env.get("num_envs", EnvConfig.num_envs) if env["isolate"] else 0
+    return {**content, "env": {"processes": processes, **{k: v for k, v in env.items() if k != "isolate"}}}
 
 
 def presets_folder() -> Path:
@@ -314,6 +325,11 @@ def validate(config: Config) -> Config:
         raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
     if not 2 <= model.classes <= 256:
         raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")
+    if config.env.processes < 0:
+        raise ConfigError(
+            f"env.processes={config.env.processes} should be how many processes the environments are spread over: "
+            "set it to the number of cores that they may take, or to 0 to step them in the run's own process."
+        )
     if replay.capacity < config.env.num_envs * (replay.batch_length + 2):
         raise ConfigError(
             f"replay.capacity={replay.capacity} holds no sequence of {replay.batch_length} steps for each "
@@ -366,7 +382,7 @@ def _unknown_key(path: str, config: Any, prefix: str) -> str:
     known = [f"{prefix}{f.name}" for f in dataclasses.fields(config)]
     everywhere = known + [key for key in all_keys() if key not in known]
     name = path.rsplit(".", 1)[-1]
-    same_name = [key for key in everywhere if key.rsplit(".", 1)[-1] == name]
+    same_name = [key for key in everywhere if key.rsplit(".", 1)[-1] == RENAMED.get(path, name)]
     return f"Unknown configuration key '{path}'{_nearest(path, everywhere, same_name)}"
 
 

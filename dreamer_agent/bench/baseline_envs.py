@@ -31,7 +31,7 @@ def vector_env(env: EnvConfig, settings: Settings, count: int, max_length: int |
     They are made by our own sources, so that every suite and `env.action_repeat` work, but they are stepped bare:
     spaces are the environment's own, Dict and Tuple observations are one vector, and an environment that fails
     ends the run. `max_length` truncates episodes there. Raises `ConfigError` for environments that only come as a
-    vector, and for isolated ones.
+    vector, and for those in other processes.
     """
     from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
@@ -87,7 +87,7 @@ def _single(owner: Any, env: EnvConfig) -> list[gym.Env]:
     if isinstance(owner, GymnasiumEnv) and isinstance(owner.env, ResilientVectorEnv) and owner.env.envs:
         return owner.env.envs
     owner.close()
-    why = "it is isolated: set env.isolate=false" if env.isolate else "it only comes as a vector environment"
+    why = f"env.processes is {env.processes}: set it to 0" if env.processes else "there is only a vector"
     raise ConfigError(f"A baseline needs single environments in its own process, but of '{env.id}' {why}.")
 
 

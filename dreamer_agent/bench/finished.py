@@ -19,9 +19,10 @@ from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
 from dreamer_agent.training.metrics import read_metrics
 
-NOT_LEARNED_FROM = ("train.", "mesh.")
+NOT_LEARNED_FROM = ("train.", "mesh.", "env.processes")
 HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*
 BEFORE = {"optimizer.average": 1.0}  # what was done before there was such a value, where its default is another
+GONE = ("env.isolate",)  # values that nothing was learned from, and that there are no more
 LAST = 0.05  # share of the budget whose episodes make the "last 5%"
 
 
@@ -97,7 +98,8 @@ def same_values(held: dict[str, Any], asked: dict[str, Any]) -> bool:
     """
     defaults = json.loads(json.dumps(flatten(to_dict(Config())) | BEFORE, default=str))
     new = {key: value for key, value in defaults.items() if key in asked and key not in held}
-    return {**new, **held} == asked
+    kept = {key: value for key, value in held.items() if key not in GONE}
+    return {**new, **kept} == asked
 
 
 def hash_of(values: dict[str, Any]) -> str:

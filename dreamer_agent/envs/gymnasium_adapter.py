@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,12 @@ from dreamer_agent.envs.episode_numbers import EpisodeNumbers
 from dreamer_agent.envs.interface import Interface, check_repeat
 from dreamer_agent.envs.masks import masks_in_info
 from dreamer_agent.envs.plain import pack, unpack
+from dreamer_agent.envs.processes import spread
 from dreamer_agent.envs.protocol import LARGEST_REWARD, Actions, Rows
 from dreamer_agent.envs.resilient import ResilientVectorEnv
-from dreamer_agent.envs.slots import IsolatedSlot, LocalSlot, Slot
+from dreamer_agent.envs.slots import LocalSlot, Slot
 from dreamer_agent.envs.state import answers
+from dreamer_agent.envs.worker import TWICE
 from dreamer_agent.errors import ConfigError, EnvironmentFault
 
 
@@ -199,22 +201,21 @@ class BorrowedEnv(GymnasiumEnv):
 
 def make_vector(
     factories: list[Callable[[], gym.Env]], action_repeat: int, wishes: Mapping[str, str] | None = None,
-    max_faults: int = 0, timeout: float | None = None,
+    max_faults: int = 0, processes: int = 0, timeout: float = 60.0,
 ) -> GymnasiumEnv:  # fmt: skip
     """Environments made by `factories` and checked, restarted where they fail (`ResilientVectorEnv`).
 
-    `timeout` isolates them, each in a process of its own that has so many seconds for an answer; None: they are
-    stepped in this process. Raises `ConfigError` where two of them are the same object, where they cannot be
-    isolated, or where actions are masked and repeated.
+    They are spread over so many `processes`, in which each has `timeout` seconds for an answer; 0: they are
+    stepped in this one. Raises `ConfigError` where two of them are the same object, where they cannot be sent to
+    a process, or where actions are masked and repeated.
     """
     checked = [partial(_checked, factory, action_repeat, wishes) for factory in factories]
-    slots: list[Slot] = [LocalSlot(one) if timeout is None else IsolatedSlot(one, timeout) for one in checked]
+    slots: Sequence[Slot] = (
+        spread(checked, processes, timeout) if processes else [LocalSlot(one) for one in checked]
+    )
     vector = ResilientVectorEnv(slots, max_faults)
     if len({id(env.unwrapped) for env in vector.envs}) < len(vector.envs):
-        raise ConfigError(
-            "The function that makes environments gave the same one twice, but each needs a state of its own: "
-            "make a new environment at every call, or give the environment itself."
-        )
+        raise ConfigError(TWICE)
     try:
         made = GymnasiumEnv(vector, wishes)
         check_repeat(made.interface, action_repeat)
@@ -226,8 +227,8 @@ def make_vector(
 
 def make_configured(factories: list[Callable[[], gym.Env]], config: EnvConfig) -> GymnasiumEnv:
     """`make_vector` as `config` says."""
-    timeout = config.timeout if config.isolate else None
-    return make_vector(factories, config.action_repeat, config.route, config.max_faults, timeout)
+    given = config.action_repeat, config.route, config.max_faults, config.processes, config.timeout
+    return make_vector(factories, *given)
 
 
 def lend_vector(env: gym.Env, config: EnvConfig) -> BorrowedEnv:

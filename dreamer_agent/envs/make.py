@@ -52,7 +52,7 @@ def _gymnasium(config: EnvConfig, count: int) -> VectorEnv:
 
 
 def _gymnasium_env(config: EnvConfig, registered: Any) -> Any:
-    """One environment by its id; `registered` is its entry, which the process of an isolated one may not have."""
+    """One environment by its id; `registered` is its entry, which another process may not have."""
     import gymnasium as gym
 
     from dreamer_agent.envs.sources import call
@@ -77,14 +77,16 @@ def make_jax(env: JaxEnv, config: EnvConfig, count: int) -> VectorEnv:
     """`count` copies of a JAX-native environment."""
     from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 
-    refuse_isolation(config, "a JAX-native environment")
+    refuse_processes(config, "a JAX-native environment")
     return JaxVectorEnv(env, count, config.action_repeat, config.max_faults)
 
 
-def refuse_isolation(config: EnvConfig, what: str) -> None:
-    """Raise `ConfigError` where `config` asks for a process that `what` cannot have."""
-    if config.isolate:
-        raise ConfigError(f"env.isolate=true cannot be done for {what}, which runs here: set env.isolate=false.")
+def refuse_processes(config: EnvConfig, what: str) -> None:
+    """Raise `ConfigError` where `config` asks for processes over which `what` cannot be spread."""
+    if config.processes:
+        raise ConfigError(
+            f"env.processes={config.processes} cannot be done for {what}, which runs here: set env.processes=0."
+        )
 
 
 @register_suite("python")

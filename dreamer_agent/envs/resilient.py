@@ -20,7 +20,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 from dreamer_agent.envs.checked import ADVICE
 from dreamer_agent.envs.episode_numbers import NUMBERS
 from dreamer_agent.envs.plain import pack, unpack
-from dreamer_agent.envs.slots import SHOWN, Described, IsolatedSlot, LocalSlot, Slot
+from dreamer_agent.envs.slots import SHOWN, Bystander, Described, LocalSlot, Slot
 from dreamer_agent.envs.worker import MAKE, sentence
 from dreamer_agent.errors import DreamerError, EnvironmentFault, RunDirectoryError, SpaceError
 from dreamer_agent.specs import MASK
@@ -61,7 +61,7 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
 
     @property
     def envs(self) -> list[Any]:
-        """The environments in this process; empty where they are isolated."""
+        """The environments in this process; empty where they are in others."""
         return [slot.env for slot in self.slots if isinstance(slot, LocalSlot)]
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -165,7 +165,7 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         return unknown or unanswered or torn or self._unpackable()
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the environments; the processes of isolated ones end."""
+        """Close the environments; their processes end."""
         for slot in self.slots:
             slot.hurry()
         live = [(i, slot) for i, slot in enumerate(self.slots) if slot.alive]
@@ -184,7 +184,7 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
             warnings.warn(f"Not everything was closed as it should: {'; '.join(problems)}.", stacklevel=2)
 
     def _make_all(self) -> list[Described]:
-        """Make the environments, isolated ones at the same time; none is left where one fails."""
+        """Make the environments, at the same time in several processes; none is left where one fails."""
         try:
             for slot in self.slots:
                 slot.begin(MAKE)
@@ -259,7 +259,9 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         return int(np.random.SeedSequence([seed, int(self._restarts[i])]).generate_state(1)[0])
 
     def _count(self, i: int, error: Exception) -> None:
-        """Count a fault of environment i, and raise what ends the run."""
+        """Count a fault of environment i, unless it is another's, and raise what ends the run."""
+        if isinstance(error, Bystander):
+            return
         self.faults += 1
         self._in_a_row[i] += 1
         name, times, told = self._described[i].name, int(self._in_a_row[i]), _told(error)
@@ -267,12 +269,12 @@ class ResilientVectorEnv(gym.vector.VectorEnv):
         if not self._proven[i] or self.max_faults == 0:
             raise error
         if times > self.max_faults:
-            isolated = isinstance(self.slots[i], IsolatedSlot)
-            other = "false to see its traceback" if isolated else "true to be told of hangs and crashes, too"
+            here = isinstance(self.slots[i], LocalSlot)
+            other = f"{self.num_envs} to be told of hangs and crashes, too" if here else "0 to see its traceback"
             raise EnvironmentFault(
                 f"Environment {i} ({name}) failed {times} times in a row, with no episode in between that ended "
                 f"by itself (env.max_faults={self.max_faults}); the last time: {told}. Look at it with "
-                f"`dreamer-agent check`, or set env.isolate={other}; the run so far is kept."
+                f"`dreamer-agent check`, or set env.processes={other}; the run so far is kept."
             ) from error
 
     def _last_obs(self, i: int) -> Any:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from dreamer_agent.config import EnvConfig
-from dreamer_agent.envs.make import make_env, make_jax, refuse_isolation
+from dreamer_agent.envs.make import make_env, make_jax, refuse_processes
 from dreamer_agent.envs.protocol import JaxEnv, VectorEnv
 from dreamer_agent.errors import ConfigError
 
@@ -89,21 +89,21 @@ def _made(maker: Callable[..., Any], config: EnvConfig, count: int) -> VectorEnv
 
     from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv, make_configured
 
-    if config.isolate and isinstance(maker, type) and issubclass(maker, gym.Env):
+    if config.processes and isinstance(maker, type) and issubclass(maker, gym.Env):
         return make_configured([partial(call, maker, config)] * count, config)  # nothing of it happens here
     first = [call(maker, config)]
     if isinstance(first[0], JaxEnv):
         return make_jax(first[0], config, count)
     if isinstance(first[0], gym.vector.VectorEnv):
         _refuse_repeat(config)
-        refuse_isolation(config, "a gymnasium vector environment")
+        refuse_processes(config, "a gymnasium vector environment")
         return GymnasiumEnv(first[0], config.route)
     if not isinstance(first[0], gym.Env):
         raise ConfigError(
             f"{_name(maker)} made {first[0]!r:.80}, which is no environment: it should return a gymnasium.Env, a "
             "gymnasium vector environment or a JaxEnv."
         )
-    if config.isolate:
+    if config.processes:
         with contextlib.suppress(Exception):  # it told what it is
             first.pop().close()
         return make_configured([partial(call, maker, config)] * count, config)
@@ -133,7 +133,7 @@ def _borrow(env: Any) -> Source:
 
     def make(config: EnvConfig, count: int) -> VectorEnv:
         if not made:
-            refuse_isolation(config, "an environment that was given as an object")
+            refuse_processes(config, "an environment that was given as an object")
             if isinstance(env, gym.Env):
                 made.append(lend_vector(env, config))
             else:

@@ -1,4 +1,4 @@
-"""The process of one isolated environment: answers what is asked over a connection, and ends with its parent.
+"""What runs in a process of environments: answers what is asked over a connection, and ends with its parent.
 
 It imports neither JAX nor the learner, so that it starts quickly and takes no memory of an accelerator.
 """
@@ -16,19 +16,26 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.errors import DreamerError
+from dreamer_agent.errors import ConfigError, DreamerError
 
 MAKE = "make"  # what is asked first; the rest is `slots.perform`
 ASKING = (signal.SIGINT, signal.SIGTERM)
+TWICE = (
+    "The function that makes environments gave the same one twice, but each needs a state of its own: make a new "
+    "environment at every call, or give the environment itself."
+)
 
 
-def main(handle: int) -> None:
-    """Serve the connection `handle`. Ctrl-C is the parent's to handle: it says when to end."""
+def main(handle: int, progress: int) -> None:
+    """Serve the connection `handle`; `progress` is the end of a pipe, which gets a byte for whatever is done.
+
+    Ctrl-C is the parent's to handle: it says when to end.
+    """
     _disregard_signals()
     threading.Thread(target=_end_with_parent, args=(handle,), daemon=True).start()
     connection: Connection = Connection(handle)
     with contextlib.suppress(EOFError, ConnectionError):
-        _serve(connection)
+        _serve(connection, progress)
 
 
 def _disregard_signals() -> None:
@@ -55,24 +62,50 @@ def _end_with_parent(handle: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _serve(connection: Connection) -> None:
-    from dreamer_agent.envs.slots import describe, perform
-
-    env: Any = None
+def _serve(connection: Connection, progress: int) -> None:
+    """Do what is asked of the environments, one after the other, and answer for all of them together."""
+    envs: dict[int, Any] = {}
     while True:
-        command, argument = connection.recv()
-        try:
-            if command == MAKE:
-                env = pickle.loads(argument)()  # by its own parent
-                result: Any = describe(env)
-            else:
-                result = perform(env, command, argument)
-            answer = ("done", result)
-        except Exception as error:
-            answer = ("failed", told(error))
-        connection.send_bytes(_pickled(answer, by_value=command == MAKE))
-        if command == "close":
+        asked, answers = connection.recv(), []
+        for place, command, argument in asked:
+            answers.append(_pickled(_answer(envs, place, command, argument), by_value=command == MAKE))
+            os.write(progress, b".")
+        connection.send_bytes(pickle.dumps(answers))
+        if asked[-1][1] == "close" and not envs:
             return
+
+
+def _answer(envs: dict[int, Any], place: int, command: str, argument: Any) -> tuple[str, Any]:
+    from dreamer_agent.envs.slots import describe, exited, perform
+
+    env = envs.get(place)
+    try:
+        if command == MAKE:
+            _close(envs, place)
+            envs[place] = _made(argument, envs)
+            return "done", describe(envs[place])
+        if command == "close":
+            envs.pop(place, None)
+        assert env is not None, "it was not made"
+        return "done", perform(env, command, argument)
+    except Exception as error:
+        return "failed", told(error)
+    except SystemExit as error:
+        return "failed", told(exited(envs.get(place), error.code, command))
+
+
+def _made(factory: bytes, others: dict[int, Any]) -> Any:
+    env = pickle.loads(factory)()  # by its own parent
+    if any(env.unwrapped is one.unwrapped for one in others.values()):
+        raise ConfigError(TWICE)
+    return env
+
+
+def _close(envs: dict[int, Any], place: int) -> None:
+    """Close an environment that is to be made anew."""
+    with contextlib.suppress(Exception, SystemExit):  # it is broken already
+        if place in envs:
+            envs.pop(place).close()
 
 
 def _pickled(answer: Any, by_value: bool) -> bytes:

@@ -216,8 +216,8 @@ def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path: Path, capsys) -> N
         train_baseline("dqn", cartpole, 100, 0, run)
     with pytest.raises(ConfigError, match=r"at least one step and one episode; got 0 and 20"):
         train_baseline("ppo", cartpole, 0, 0, run)
-    with pytest.raises(ConfigError, match=r"'CartPole-v1' it is isolated: set env.isolate=false"):
-        train_baseline("ppo", EnvConfig(id="CartPole-v1", isolate=True), 100, 0, run)
+    with pytest.raises(ConfigError, match=r"'CartPole-v1' env.processes is 2: set it to 0"):
+        train_baseline("ppo", EnvConfig(id="CartPole-v1", processes=2), 100, 0, run)
     assert not run.exists()
     assert main(["sac", "CartPole-v1", "--steps", "10", "--run", str(run)]) == 1
     assert capsys.readouterr().err.startswith("sac of stable-baselines3 takes")

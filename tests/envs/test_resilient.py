@@ -42,10 +42,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def faulty(
-    folder: Path, *plans: dict[str, Any], max_faults: int = 5, timeout: float | None = None
+    folder: Path, *plans: dict[str, Any], max_faults: int = 5, processes: int = 0, timeout: float = TIMEOUT
 ) -> GymnasiumEnv:
     makers = [partial(Faulty, str(folder / f"env{i}"), plan) for i, plan in enumerate(plans)]
-    return make_vector(makers, 1, None, max_faults, timeout)
+    return make_vector(makers, 1, None, max_faults, processes, timeout)
 
 
 def play(env: Any, calls: int, seed: int = 3) -> list[Rows]:
@@ -95,11 +95,11 @@ SOUND: dict[str, Callable[[], gym.Env]] = {
 }
 
 
-@pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["here", "isolated"])
+@pytest.mark.parametrize("processes", [0, 1, 2], ids=["here", "together", "apart"])
 @pytest.mark.parametrize("name", SOUND)
-def test_rows_are_those_of_gymnasiums_own_vector_environment(name: str, timeout: float | None) -> None:
+def test_rows_are_those_of_gymnasiums_own_vector_environment(name: str, processes: int) -> None:
     reference = GymnasiumEnv(SyncVectorEnv([lambda: CheckedEnv(SOUND[name](), 2)] * 2))
-    env = make_vector([SOUND[name]] * 2, 2, timeout=timeout)
+    env = make_vector([SOUND[name]] * 2, 2, processes=processes)
     for seed in (5, 6):
         assert_same(play(env, 60, seed), play(reference, 60, seed))
     assert env.faults == 0 and env.last_fault == ""
@@ -108,7 +108,7 @@ def test_rows_are_those_of_gymnasiums_own_vector_environment(name: str, timeout:
 
 @pytest.mark.parametrize("where", ["info", "obs"])
 def test_masks_come_through_processes(where: str) -> None:
-    env, reference = (make_vector([partial(masked, where)], 1, timeout=timeout) for timeout in (TIMEOUT, None))
+    env, reference = (make_vector([partial(masked, where)], 1, processes=count) for count in (1, 0))
     rng, pending = np.random.default_rng(0), [env.reset(0), reference.reset(0)]
     assert "action_mask/move" in env.obs_specs
     for _ in range(12):
@@ -122,9 +122,9 @@ def test_masks_come_through_processes(where: str) -> None:
 
 
 def test_what_is_configured_arrives() -> None:
-    config = EnvConfig(id="CartPole-v1", num_envs=1, isolate=True, timeout=7, max_faults=3)
+    config = EnvConfig(id="CartPole-v1", num_envs=1, processes=1, timeout=7, max_faults=3)
     env: Any = make_env(config)
-    assert env.env.max_faults == 3 and env.env.slots[0].timeout == 7
+    assert env.env.max_faults == 3 and env.env.slots[0].host.timeout == 7
     env.close()
     env = make_env(EnvConfig(id="CartPole-v1", num_envs=1, kwargs={"render_mode": "rgb_array"}))
     env.reset(0)
@@ -141,9 +141,9 @@ class Drawn(Faulty):
         return np.full((4, 5, 3), self.steps, np.uint8)
 
 
-@pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["here", "isolated"])
-def test_pictures_come_from_where_the_environment_is(timeout: float | None, tmp_path: Path) -> None:
-    env: Any = make_vector([partial(Drawn, str(tmp_path / "env"), {"raise": [4]})], 1, None, 5, timeout)
+@pytest.mark.parametrize("processes", [0, 2], ids=["here", "elsewhere"])
+def test_pictures_come_from_where_the_environment_is(processes: int, tmp_path: Path) -> None:
+    env: Any = make_vector([partial(Drawn, str(tmp_path / "env"), {"raise": [4]})], 1, None, 5, processes)
     env.reset(0)
     shown = []
     for _ in range(5):
@@ -157,13 +157,13 @@ def test_pictures_come_from_where_the_environment_is(timeout: float | None, tmp_
 # With faults
 
 
-@pytest.mark.parametrize("timeout", [None, 2.0], ids=["here", "isolated"])
-def test_the_others_go_on_untouched(timeout: float | None, tmp_path: Path) -> None:
-    kinds = KINDS if timeout is None else (*KINDS[:2], *CRASHES)
+@pytest.mark.parametrize("processes", [0, 3], ids=["here", "elsewhere"])
+def test_the_others_go_on_untouched(processes: int, tmp_path: Path) -> None:
+    kinds = (*KINDS[:2], *CRASHES) if processes else KINDS
     plan = {kind: [3 + 9 * number] for number, kind in enumerate(kinds)}
     (tmp_path / "clean").mkdir()
     clean = play(faulty(tmp_path / "clean", {}, {}, {}), 60)
-    env = faulty(tmp_path, {}, plan, {}, max_faults=1, timeout=timeout)
+    env = faulty(tmp_path, {}, plan, {}, max_faults=1, processes=processes, timeout=2.0)
     rows = play(env, 60)
     assert_same(clean, rows, [0, 2])
     assert env.faults == len(kinds)
@@ -192,11 +192,11 @@ def test_a_restart_repeats_itself(tmp_path: Path) -> None:
     assert_same(*(play(faulty(tmp_path / name, {}, plan), 40) for name in "ab"))
 
 
-@pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["here", "isolated"])
+@pytest.mark.parametrize("processes", [0, 2], ids=["here", "elsewhere"])
 def test_what_keeps_failing_ends_the_run_with_a_sentence(
-    timeout: float | None, tmp_path: Path, pauses: list[float]
+    processes: int, tmp_path: Path, pauses: list[float]
 ) -> None:
-    env = faulty(tmp_path, {}, {"raise": range(9, 99), "close": [1]}, max_faults=3, timeout=timeout)
+    env = faulty(tmp_path, {}, {"raise": range(9, 99), "close": [1]}, max_faults=3, processes=processes)
     with pytest.raises(EnvironmentFault) as caught:
         play(env, 40)
     message = str(caught.value)
@@ -206,14 +206,15 @@ def test_what_keeps_failing_ends_the_run_with_a_sentence(
         and "ValueError: the arm fell off (faulty.py, line" in message
     )
     assert (
-        "`dreamer-agent check`" in message and f"env.isolate={'true' if timeout is None else 'false'}" in message
+        "`dreamer-agent check`" in message
+        and f"env.processes={'0 to see' if processes else '2 to be told'}" in message
     )
     assert "\n" not in message and message.endswith(".") and ".." not in message
     assert pauses == [0.0, 0.1, 0.2]
     assert env.get_state() is None and "failed in the middle of a step" in (env.why_no_state() or "")
     (rows,) = env.reset(0)  # from here on as if it were new
     assert rows.is_first.all()
-    if timeout is not None:
+    if processes:
         env.close()
 
 
@@ -371,10 +372,10 @@ def test_one_that_cannot_be_closed_does_not_keep_the_others_open(tmp_path: Path)
 # The state, with what is counted
 
 
-@pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["here", "isolated"])
-def test_the_state_of_what_was_counted_comes_back(timeout: float | None) -> None:
+@pytest.mark.parametrize("processes", [0, 2], ids=["here", "elsewhere"])
+def test_the_state_of_what_was_counted_comes_back(processes: int) -> None:
     def made(seed: int) -> Any:
-        env: Any = make_vector([partial(gym.make, "CartPole-v1")] * 2, 1, None, 2, timeout)
+        env: Any = make_vector([partial(gym.make, "CartPole-v1")] * 2, 1, None, 2, processes)
         env.reset(seed)
         return env
 

@@ -32,7 +32,7 @@ from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.specs import ArraySpec
 from tests.envs.jax_envs import Drift
 from tests.envs.masked_envs import Picky
-from tests.envs.test_resilient import TIMEOUT, assert_same, random_actions
+from tests.envs.test_resilient import assert_same, random_actions
 
 
 def through_files(tree: Any) -> Any:
@@ -121,8 +121,8 @@ def test_classics_go_on_bit_by_bit(name: str, kwargs: dict[str, Any]) -> None:
     assert_goes_on(configured(name, **kwargs), after=400 if "Mountain" not in name else 1100)
 
 
-def test_isolated_environments_do_too() -> None:
-    assert_goes_on(lambda: make_env(EnvConfig(id="CartPole-v1", num_envs=2, isolate=True, timeout=TIMEOUT)))
+def test_environments_in_other_processes_do_too() -> None:
+    assert_goes_on(lambda: make_env(EnvConfig(id="CartPole-v1", num_envs=2, processes=2)))
 
 
 def test_a_borrowed_environment_does_too() -> None:
@@ -154,7 +154,7 @@ def random_bodies() -> gym.Env:
     return env
 
 
-@pytest.mark.parametrize("timeout", [None, TIMEOUT], ids=["here", "isolated"])
+@pytest.mark.parametrize("processes", [0, 1], ids=["here", "elsewhere"])
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -164,24 +164,24 @@ def random_bodies() -> gym.Env:
     ],
 )
 def test_what_was_made_with_other_constants_is_cut(
-    make: Callable[[], gym.Env], expected: str, timeout: float | None
+    make: Callable[[], gym.Env], expected: str, processes: int
 ) -> None:
     if make is random_bodies:
         pytest.importorskip("mujoco")
     rng, action = np.random.default_rng(0), None
-    first: Any = make_vector([make], 1, None, 0, timeout)
+    first: Any = make_vector([make], 1, None, 0, processes)
     first.reset(3)
     for _ in range(3):
         action = random_actions(first, rng)
         rows = first.step(action)[0]
-    state, other = through_files(first.get_state()), make_vector([make], 1, None, 0, timeout)
-    if timeout is None:
+    state, other = through_files(first.get_state()), make_vector([make], 1, None, 0, processes)
+    if not processes:
         first.set_state(state)  # it is the same
     told = f"Environment 0 does not go on as it was, its episode is cut: {expected}."
     with pytest.warns(UserWarning, match=re.escape(told)):
         other.set_state(state)
     assert other.why_no_state() is None
-    if timeout is None:
+    if not processes:
         third: Any = make_vector([make], 1)
         third.set_state(through_files(other.get_state()))  # saved before a step was made
         assert third.step(action)[0].is_last[0]

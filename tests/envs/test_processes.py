@@ -19,12 +19,12 @@ import pytest
 from gymnasium import spaces
 
 from dreamer_agent.config import EnvConfig
-from dreamer_agent.envs import make_env, slots, source_of
+from dreamer_agent.envs import make_env, processes, source_of
 from dreamer_agent.envs.gymnasium_adapter import make_vector
 from dreamer_agent.envs.toy import Catch
 from dreamer_agent.errors import ConfigError, MissingExtraError, SpaceError
 from tests.envs.faulty import Faulty
-from tests.envs.test_resilient import TIMEOUT, Drawn, Elsewhere, assert_same, faulty, play
+from tests.envs.test_resilient import Drawn, Elsewhere, assert_same, faulty, play
 
 SCRIPT = """
 import sys, time
@@ -34,9 +34,9 @@ from functools import partial
 from itertools import pairwise
 from dreamer_agent.envs.gymnasium_adapter import make_vector
 from tests.envs.faulty import Faulty
-env = make_vector([partial(Faulty, sys.argv[1], {"hang": [2]})] * 2, 1, None, 5, 600.0)
+env = make_vector([partial(Faulty, sys.argv[1], {"hang": [2]})] * 2, 1, None, 5, 2, 600.0)
 env.reset(0)
-print(*[slot.process.pid for slot in env.env.slots], flush=True)
+print(*[slot.host.process.pid for slot in env.env.slots], flush=True)
 for _ in range(3):
     env.step({"action": np.zeros(2, np.int32)})
 """
@@ -79,20 +79,20 @@ def test_a_process_imports_neither_jax_nor_the_learner() -> None:
             ]
             super().__init__(spaces.Discrete(1 + len(loaded)), 0, 0)
 
-    env = make_vector([Spy], 1, timeout=TIMEOUT)
+    env = make_vector([Spy], 1, processes=1)
     assert env.obs_specs["obs"].classes == 1
     env.close()
     assert not any(slot.alive for slot in env.env.slots)  # type: ignore[attr-defined]
 
 
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(tmp_path: Path) -> None:
-    def made(timeout: float | None) -> Any:
-        (tmp_path / str(timeout)).mkdir()
-        env: Any = faulty(tmp_path / str(timeout), {}, {}, timeout=timeout)
+    def made(processes: int) -> Any:
+        (tmp_path / str(processes)).mkdir()
+        env: Any = faulty(tmp_path / str(processes), {}, {}, processes=processes)
         env.reset(0)
         return env
 
-    env, reference = made(TIMEOUT), made(None)
+    env, reference = made(2), made(0)
     for slot in env.env.slots:
         slot.begin("step", np.int64(0))  # as where Ctrl-C came before the answers
     reference.step({"action": np.zeros(2, np.int32)})
@@ -109,18 +109,18 @@ def test_errors_come_through_processes_as_what_they_were() -> None:
         return Elsewhere(spaces.Discrete(os.getpid()), 0, 0)
 
     with pytest.raises(MissingExtraError, match="install it"):
-        make_vector([lacking], 1, timeout=TIMEOUT)
+        make_vector([lacking], 1, processes=1)
     with pytest.raises(SpaceError, match="should have the same spaces"):
-        make_vector([uneven] * 2, 1, timeout=TIMEOUT)
+        make_vector([uneven] * 2, 1, processes=2)
     lock = threading.Lock()
-    with pytest.raises(ConfigError, match=r"cannot be sent .*set env\.isolate=false"):
-        make_vector([lambda: lock], 1, timeout=TIMEOUT)  # type: ignore[list-item, return-value]
+    with pytest.raises(ConfigError, match=r"cannot be sent .*set env\.processes=0"):
+        make_vector([lambda: lock], 1, processes=1)  # type: ignore[list-item, return-value]
 
 
 def test_an_environment_that_was_registered_here_is_known_there() -> None:
     gym.register("test_suite/Local-v0", entry_point=lambda: Elsewhere(spaces.Discrete(2), 0, 1))
     try:
-        env = make_env(EnvConfig(id="test_suite/Local-v0", num_envs=1, isolate=True))
+        env = make_env(EnvConfig(id="test_suite/Local-v0", num_envs=1, processes=1))
         assert play(env, 2)[-1].obs["obs"].tolist() == [1]
         env.close()
     finally:
@@ -136,15 +136,15 @@ def one_step(env: Any) -> Any:
 
 
 def test_a_process_that_died_between_steps_is_mended_at_the_next(tmp_path: Path) -> None:
-    env: Any = make_vector([partial(Drawn, str(tmp_path / f"env{i}")) for i in range(2)], 1, None, 1, TIMEOUT)
+    env: Any = make_vector([partial(Drawn, str(tmp_path / f"env{i}")) for i in range(2)], 1, None, 1, 2)
     env.reset(0)
     one_step(env)
     before = env.env.render()
-    os.kill(env.env.slots[1].process.pid, signal.SIGKILL)
+    os.kill(env.env.slots[1].host.process.pid, signal.SIGKILL)
     assert env.get_state() is None  # a checkpoint goes without, the run goes on
     assert env.why_no_state() == (
         "environment 1 (Drawn), which failed: The process of the environment Drawn ended by the signal SIGKILL "
-        "during its get_state: set env.isolate=false to see it end this one"
+        "during its get_state: set env.processes=0 to see it end this one"
     )
     assert np.array_equal(env.env.render()[1], before[1])
     rows = one_step(env)
@@ -152,7 +152,7 @@ def test_a_process_that_died_between_steps_is_mended_at_the_next(tmp_path: Path)
     assert env.faults == 1 and "SIGKILL during its get_state" in env.last_fault
     assert one_step(env).is_first.tolist() == [False, True]
     assert env.why_no_state() is None and env.get_state() is not None
-    os.kill(env.env.slots[0].process.pid, signal.SIGKILL)
+    os.kill(env.env.slots[0].host.process.pid, signal.SIGKILL)
     assert env.env.render()[0].max() == 1  # as the last time that it was drawn
     env.close()
 
@@ -164,7 +164,7 @@ class Pondering(Faulty):
 
 
 def test_a_state_that_takes_too_long_is_gone_without(tmp_path: Path) -> None:
-    env: Any = make_vector([partial(Pondering, str(tmp_path / "env"))], 1, None, 1, 2.0)
+    env: Any = make_vector([partial(Pondering, str(tmp_path / "env"))], 1, None, 1, 1, 2.0)
     env.reset(0)
     one_step(env)
     assert env.get_state() is None
@@ -177,9 +177,9 @@ def test_a_state_that_takes_too_long_is_gone_without(tmp_path: Path) -> None:
 
 
 def test_closing_does_not_wait_for_what_was_asked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    env: Any = faulty(tmp_path, {"hang": [1]}, {}, timeout=600.0)
+    env: Any = faulty(tmp_path, {"hang": [1]}, {}, processes=2, timeout=600.0)
     env.reset(0)
-    monkeypatch.setattr(slots, "CLOSING", 0.5)
+    monkeypatch.setattr(processes, "CLOSING", 0.5)
     for slot in env.env.slots:
         slot.begin("step", np.int64(0))  # as where Ctrl-C came before the answers
     before = time.monotonic()
@@ -205,7 +205,7 @@ class Starting(Elsewhere):
 
 
 def test_what_an_environment_starts_can_be_ended() -> None:
-    env = make_vector([Starting], 1, timeout=TIMEOUT)
+    env = make_vector([Starting], 1, processes=1)
     (rows,) = env.reset(0)
     assert rows.obs["obs"].tolist() == [2]
     env.close()
@@ -226,7 +226,7 @@ def test_a_class_is_made_in_its_own_process_only(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TEST_PID", str(os.getpid()))
     for given in (Elusive, f"{__name__}:Elusive"):
         source = source_of(given)
-        env = source.make(EnvConfig(id=source.id, isolate=True), 1)
+        env = source.make(EnvConfig(id=source.id, processes=2), 1)
         assert play(env, 1)[-1].obs["obs"].tolist() == [1]
         env.close()
 
@@ -239,8 +239,8 @@ def test_a_class_is_made_in_its_own_process_only(monkeypatch: pytest.MonkeyPatch
         lambda: gym.vector.SyncVectorEnv([partial(Elsewhere, spaces.Discrete(2), 0, 0)]),
     ],
 )  # fmt: skip
-def test_what_cannot_be_isolated_says_so(given: Any) -> None:
+def test_what_runs_here_only_says_so(given: Any) -> None:
     source = source_of(given)
-    with pytest.raises(ConfigError, match=r"env\.isolate=true cannot be done for .*: set env\.isolate=false\."):
-        source.make(EnvConfig(id=source.id, isolate=True), 1)
+    with pytest.raises(ConfigError, match=r"env\.processes=2 cannot be done for .*: set env\.processes=0\."):
+        source.make(EnvConfig(id=source.id, processes=2), 1)
     source.make(EnvConfig(id=source.id), 1)
