@@ -327,8 +327,8 @@ def validate(config: Config) -> Config:
         raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")
     if config.env.processes < 0:
         raise ConfigError(
-            f"env.processes={config.env.processes} should be how many processes the environments are spread over: "
-            "set it to the number of cores that they may take, or to 0 to step them in the run's own process."
+            f"env.processes={config.env.processes} should be how many processes the environments are spread "
+            "over: set it to the number of cores that they may take, or to 0 to step them in the run's own."
         )
     if replay.capacity < config.env.num_envs * (replay.batch_length + 2):
         raise ConfigError(

@@ -1,7 +1,7 @@
 """Environments in other processes, one or more in each, which work at the same time.
 
-gymnasium's `AsyncVectorEnv` has a process for each, cannot bring back one that crashed or hangs, and starts them by a
-fork, which copies the locks of JAX's threads, or by running the user's script again.
+gymnasium's `AsyncVectorEnv` has a process for each, cannot bring back one that crashed or hangs, and starts them
+by a fork, which copies the locks of JAX's threads, or by running the user's script again.
 """
 
 from __future__ import annotations
