@@ -130,6 +130,7 @@ def test_overrides_are_read_as_the_type_of_their_field(override: str, path: tupl
         ("optimizer.lr=1", "optimizer."),
         ("learning_rate=1", "optimizer.learning_rate"),
         ("sead=1", "seed"),
+        ("env.isolate=true", "env.processes"),
     ],
 )
 def test_an_unknown_key_names_its_neighbours(override: str, neighbour: str) -> None:
@@ -201,6 +202,10 @@ def test_a_group_takes_no_value() -> None:
         ("env.action_repeat=-1", "env.action_repeat"),
         ("env.timeout=0", "env.timeout"),
         ("env.max_faults=-1", "env.max_faults"),
+        (
+            "env.processes=-1",
+            "env.processes=-1 should be how many processes the environments are spread over: set",
+        ),
         ("replay.batch_size=0", "replay.batch_size"),
         ("replay.batch_length=1", "replay.batch_length"),
         ("behaviour.discount_horizon=1", "behaviour.discount_horizon"),
@@ -214,6 +219,17 @@ def test_a_group_takes_no_value() -> None:
 )
 def test_values_that_do_not_fit_are_refused(override: str, told: str) -> None:
     assert told in error_of(lambda: load_config(overrides=[override]))
+
+
+@pytest.mark.parametrize(
+    ("older", "processes"),
+    [({"isolate": False}, 0), ({"isolate": True, "num_envs": 7}, 7), ({"isolate": True}, 4)],
+)
+def test_a_run_that_isolated_its_environments_reads_as_processes(
+    tmp_path: Path, older: dict[str, Any], processes: int
+) -> None:
+    config = read_config(Path(preset(tmp_path, "config", {"env": {"id": "CartPole-v1", **older}})))
+    assert config.env.processes == processes and config.env.num_envs == older.get("num_envs", 4)
 
 
 def test_the_smallest_capacity_that_the_error_names_is_accepted() -> None:

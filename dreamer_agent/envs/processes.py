@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -120,6 +121,7 @@ class Host:
         self.lost: dict[RemoteSlot, EnvironmentFault] = {}  # why there will be none
         self.process: subprocess.Popen | None = None
         self.connection: Any = None
+        self.poller = select.poll()  # of the connection, which makes one anew for each of its own calls
         self.progress = -1  # a pipe with a byte for each environment that is done
 
     def add(self) -> int:
@@ -149,8 +151,9 @@ class Host:
         if self.waiting:
             self.sent, self.waiting, self.done = self.waiting, [], 0
             self._allow()
+            asked = [(slot.place, command, argument) for slot, command, argument in self.sent]
             with contextlib.suppress(OSError):  # the process is gone: `_receive` says so
-                self.connection.send([(slot.place, command, argument) for slot, command, argument in self.sent])
+                self.connection.send_bytes(pickle.dumps(asked))
 
     def answer(self, slot: RemoteSlot) -> bytes:
         """What was answered for one environment; `EnvironmentFault` where nothing will be."""
@@ -183,6 +186,8 @@ class Host:
     def _start(self) -> None:
         """Start Python anew: a fork copies the locks of JAX's threads, and multiprocessing runs scripts again."""
         self.connection, theirs = Pipe()
+        self.poller = select.poll()
+        self.poller.register(self.connection, select.POLLIN)
         self.progress, done = os.pipe()
         os.set_blocking(self.progress, False)
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -203,7 +208,7 @@ class Host:
     def _receive(self) -> None:
         """Wait for the answers to what was sent; end the process where it ended itself or is silent."""
         try:
-            while not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
+            while not self.poller.poll(1e3 * max(0.0, self.deadline - time.monotonic())):
                 if not self._advanced():
                     self._silent()
                     return

@@ -66,7 +66,7 @@ def _serve(connection: Connection, progress: int) -> None:
     """Do what is asked of the environments, one after the other, and answer for all of them together."""
     envs: dict[int, Any] = {}
     while True:
-        asked, answers = connection.recv(), []
+        asked, answers = pickle.loads(connection.recv_bytes()), []  # of its own parent
         for place, command, argument in asked:
             answers.append(_pickled(_answer(envs, place, command, argument), by_value=command == MAKE))
             os.write(progress, b".")
@@ -110,10 +110,12 @@ def _close(envs: dict[int, Any], place: int) -> None:
 
 def _pickled(answer: Any, by_value: bool) -> bytes:
     """`by_value`, which is slower, for what may be of a script's classes: the parent knows them otherwise."""
-    import cloudpickle
-
     try:
-        return cloudpickle.dumps(answer) if by_value else pickle.dumps(answer)
+        if not by_value:
+            return pickle.dumps(answer)
+        import cloudpickle
+
+        return cloudpickle.dumps(answer)
     except Exception as error:
         return pickle.dumps(("failed", told(error)))
 

@@ -111,3 +111,9 @@ def test_a_value_that_is_new_since_a_run_counts_as_its_default() -> None:
     raw = {key: value for key, value in asked.items() if key != "optimizer.average"}
     assert not same_values(raw, asked)  # parameters were scored as they were before there was an average
     assert same_values(raw, {**asked, "optimizer.average": 1.0})
+
+
+def test_where_the_environments_were_stepped_is_no_other_run() -> None:
+    asked = values_of(POLE)
+    assert same_values({**asked, "env.isolate": True}, asked)
+    assert values_of(dataclasses.replace(POLE, overrides={"env": {"processes": 2}})) == asked

@@ -24,7 +24,7 @@ def config_of(folder: Path, plan: dict, *overrides: str) -> Config:
     return merge(config, {"env": {"kwargs": {"memory": str(folder / "memory"), "plan": plan}}})
 
 
-@pytest.mark.parametrize("processes", [0, 4])
+@pytest.mark.parametrize("processes", [0, 1])
 def test_a_run_goes_on_and_counts(tmp_path: Path, processes: int, capsys) -> None:
     plan = {"raise": [31], "nan": [50], "shape": [77]} | ({"exit": [90]} if processes else {})
     trainer = Trainer.open(config_of(tmp_path, plan, f"env.processes={processes}"), tmp_path / "run")

@@ -52,7 +52,14 @@ def test_the_same_run_may_go_on(run: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["train.steps=7", "train.log_every=3", "train.eval_envs=2", "train.keep_checkpoints=9", "replay.max_gb=3"],
+    [
+        "train.steps=7",
+        "train.log_every=3",
+        "train.eval_envs=2",
+        "train.keep_checkpoints=9",
+        "replay.max_gb=3",
+        "env.processes=2",
+    ],
 )
 def test_what_does_not_touch_the_learner_may_change(run: Path, change: str) -> None:
     config = small_config(change)
