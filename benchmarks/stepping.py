@@ -1,15 +1,16 @@
-"""Environments stepped in one process, over several, and by gymnasium's AsyncVectorEnv: env steps per second.
+"""Environments in one process, over several, in gymnasium's AsyncVectorEnv and in envpool: env steps per second.
 
     python -m benchmarks.stepping
 
 Random actions, no policy and no learning. The contenders of a line are open at the same time and take turns; each
-has the same environments, seeds and adapter. "wait" environments sleep in a step, as one does whose simulator is
+has the same environments (envpool its own), seeds and adapter. "wait" environments sleep in a step, as one does whose simulator is
 elsewhere; "busy" ones take that much time of a core. Results go to benchmarks/results/stepping.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import time
@@ -26,7 +27,8 @@ from dreamer_agent.envs.checked import CheckedEnv
 from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv
 
 RESULTS = Path(__file__).parent / "results" / "stepping.json"
-HERE, SPREAD, APART, PEER = "processes=0", "processes=2", "one for each", "AsyncVectorEnv"
+HERE, SPREAD, APART, PEER, POOL = "processes=0", "processes=2", "one for each", "AsyncVectorEnv", "envpool"
+POOLED = ("CartPole-v1", "HalfCheetah-v5")  # what envpool has as well, under the same name
 CASES = {  # name -> env.id, env.kwargs, numbers of environments
     "CartPole-v1": ("CartPole-v1", {}, (1, 4, 8, 16)),
     "HalfCheetah-v5": ("HalfCheetah-v5", {}, (1, 4, 8, 16)),
@@ -112,7 +114,10 @@ def contenders_of(id: str, kwargs: dict[str, Any], count: int) -> dict[str, Cont
         lambda: GymnasiumEnv(gym.vector.AsyncVectorEnv([single] * count))
     )  # before any thread of JAX
     spread = {SPREAD: ours(2)} if count > 2 else {}
-    return {HERE: ours(0), **spread, APART: ours(count), PEER: peer}
+    contenders = {HERE: ours(0), **spread, APART: ours(count), PEER: peer}
+    if id in POOLED and importlib.util.find_spec("envpool"):
+        contenders[POOL] = Contender(lambda: make_env(EnvConfig(id=f"envpool:{id}", num_envs=count)))
+    return contenders
 
 
 def measured(name: str, count: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -134,11 +139,11 @@ def measured(name: str, count: int, rounds: int, seconds: float) -> dict[str, An
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Steps per second of the first contender, and how many times as many the others make."""
-    lines = [f"| environment | of them | {HERE} | {SPREAD} | {APART} | {PEER} |", "|---|---|---|---|---|---|"]
+    lines = [f"| environment | of them | {HERE} | {SPREAD} | {APART} | {PEER} | {POOL} |", f"|{'---|' * 7}"]
     for row in rows:
         given = row["contenders"]
         cells = [f"{given[HERE]['steps_per_second']:,.0f}"]
-        for which in (SPREAD, APART, PEER):
+        for which in (SPREAD, APART, PEER, POOL):
             middle, low, high = given[which]["ratio"] if which in given else (None, 0, 0)
             cells.append("" if middle is None else f"{middle:.2f} ({low:.2f} to {high:.2f})")
         lines.append(f"| {row['environment']} | {row['count']} | {' | '.join(cells)} |")

@@ -87,6 +87,7 @@ LIBRARIES = {
     "craftax": Library(("craftax",), "craftax", _craftax),
     "crafter": Library(("crafter",), "crafter", _ours("crafter")),
     "dmc": Library(("dm_control", "mujoco"), "dmc", _ours("dmc")),
+    "envpool": Library(("envpool",), "envpool", _ours("envpool")),
     "gymnax": Library(("gymnax", "six"), "gymnax", _from("gymnax", "gymnax", "registered_envs")),
     "memory_maze": Library(("memory_maze", "dm_control", "mujoco"), "memory_maze", _ours("memory_maze")),
     "minigrid": Library(("minigrid",), "minigrid", _ours("minigrid")),

@@ -192,6 +192,15 @@ def _memory_maze(task: str, config: EnvConfig, count: int) -> VectorEnv:
     return _hosted("memory_maze", "MemoryMazeEnv", task, config, count)
 
 
+@register_suite("envpool")
+def _envpool(task: str, config: EnvConfig, count: int) -> VectorEnv:
+    """Whatever envpool has, such as HalfCheetah-v4, stepped together by its own threads."""
+    from dreamer_agent.envs.suites.envpool import make
+
+    refuse_processes(config, "envpool")
+    return make(task, config, count)
+
+
 @register_suite("procgen")
 def _procgen(task: str, config: EnvConfig, count: int) -> VectorEnv:
     """Procgen by envpool, such as coinrun; `mode` and `levels` choose the levels."""

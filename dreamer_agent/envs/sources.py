@@ -95,7 +95,7 @@ def _made(maker: Callable[..., Any], config: EnvConfig, count: int) -> VectorEnv
     if isinstance(first[0], JaxEnv):
         return make_jax(first[0], config, count)
     if isinstance(first[0], gym.vector.VectorEnv):
-        _refuse_repeat(config)
+        refuse_repeat(config)
         refuse_processes(config, "a gymnasium vector environment")
         return GymnasiumEnv(first[0], config.route)
     if not isinstance(first[0], gym.Env):
@@ -137,7 +137,7 @@ def _borrow(env: Any) -> Source:
             if isinstance(env, gym.Env):
                 made.append(lend_vector(env, config))
             else:
-                _refuse_repeat(config)
+                refuse_repeat(config)
                 made.append(BorrowedEnv(env, config.route))
             check_repeat(made[0].interface, config.action_repeat if isinstance(env, gym.Env) else 1)
         return made[0]
@@ -150,7 +150,8 @@ def _borrow(env: Any) -> Source:
     return Source(_name(env.unwrapped), make, 1)
 
 
-def _refuse_repeat(config: EnvConfig) -> None:
+def refuse_repeat(config: EnvConfig) -> None:
+    """Raise `ConfigError` where `config` repeats actions, which a vector environment cannot do."""
     if config.action_repeat != 1:
         raise ConfigError(
             f"env.action_repeat={config.action_repeat} cannot be done for a vector environment: repeat actions "
