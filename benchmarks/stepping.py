@@ -3,13 +3,16 @@
     python -m benchmarks.stepping
 
 Random actions, no policy and no learning. The contenders of a line are open at the same time and take turns; each
-has the same environments (envpool its own), seeds and adapter. "wait" environments sleep in a step, as one does whose simulator is
-elsewhere; "busy" ones take that much time of a core. Results go to benchmarks/results/stepping.json.
+has the same environments (envpool its own), seeds and adapter. "wait" environments sleep in a step, as one does
+whose simulator is elsewhere; "busy" ones take that much time of a core. envpool is left out where it is not
+installed. Results go to benchmarks/results/stepping.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -28,6 +31,7 @@ from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv
 
 RESULTS = Path(__file__).parent / "results" / "stepping.json"
 HERE, SPREAD, APART, PEER, POOL = "processes=0", "processes=2", "one for each", "AsyncVectorEnv", "envpool"
+SIMULATORS = ("mujoco", "ale-py", "envpool")
 POOLED = ("CartPole-v1", "HalfCheetah-v5")  # what envpool has as well, under the same name
 CASES = {  # name -> env.id, env.kwargs, numbers of environments
     "CartPole-v1": ("CartPole-v1", {}, (1, 4, 8, 16)),
@@ -150,6 +154,12 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def version_of(package: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -165,13 +175,14 @@ def main() -> None:
     taken = time.perf_counter() - start
     from dreamer_agent.training.run_directory import provenance
 
-    content = {
+    content: dict[str, Any] = {
         "command": "python -m benchmarks.stepping",
         "rounds": args.rounds,
         "seconds": args.seconds,
         "minutes": round(taken / 60, 1),
         "load_before": [round(x, 2) for x in load],
         "provenance": provenance(),
+        "simulators": {name: version for name in SIMULATORS if (version := version_of(name))},
         "results": rows,
     }
     args.out.write_text(json.dumps(content, indent=1) + "\n")

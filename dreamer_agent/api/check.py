@@ -200,7 +200,7 @@ def verdict(report: Report, speed: Speed, run: Forecast) -> list[str]:
     elif run.bound == "env":
         more = f"env.num_envs={2 * config.env.num_envs} shares a call among more of them"
         if report.one_by_one:
-            more = "they are stepped in turn, so more of them do not help"
+            more = "they are stepped in turn; env.processes would step slow ones at the same time"
         lines.append(
             f"Env-bound: make the environment faster ({more}); a higher replay.ratio learns more from each step "
             "at little cost."

@@ -91,11 +91,15 @@ def check_run(
 
 def _look(report: Report, env: VectorEnv) -> None:
     """What it observes, does, and shows in a random rollout."""
+    from gymnasium.vector import SyncVectorEnv
+
     from dreamer_agent.envs.jax_adapter import JaxVectorEnv
+    from dreamer_agent.envs.resilient import ResilientVectorEnv
     from dreamer_agent.training.check.notices import notices
 
     config = report.config
-    report.one_by_one = not isinstance(env, JaxVectorEnv)
+    inner = getattr(env, "env", None)
+    report.one_by_one = isinstance(inner, ResilientVectorEnv | SyncVectorEnv) and bool(inner.envs)
     report.observations = routed(env.interface, isinstance(env, JaxVectorEnv))
     report.actions = acted(env.interface)
     keep = config.replay.batch_length + CONTEXT + 1
