@@ -5,7 +5,8 @@
 Random actions, no policy and no learning. The contenders of a line are open at the same time and take turns; each
 has the same environments (envpool its own), seeds and adapter. "wait" environments sleep in a step, as one does
 whose simulator is elsewhere; "busy" ones take that much time of a core. envpool is left out where it is not
-installed. Results go to benchmarks/results/stepping.json.
+installed. The core time of a step, of all processes together, tells what a contender costs whatever else runs on
+the machine. Results go to benchmarks/results/stepping.json.
 """
 
 from __future__ import annotations
@@ -76,10 +77,11 @@ class Contender:
     """Environments that are open, with actions for them."""
 
     def __init__(self, make: Callable[[], Any]):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), children()
         self.env = make()
         self.env.reset(0)
         self.start = time.perf_counter() - start
+        self.processes = children() - before
         rng, count = np.random.default_rng(0), self.env.num_envs
         self.actions = [
             {
@@ -96,13 +98,31 @@ class Contender:
         for call in range(calls):
             self.env.step(self.actions[call % len(self.actions)])
 
-    def measure(self, seconds: float) -> float:
-        """Env steps per second, over at least two calls."""
-        calls, start = 0, time.perf_counter()
+    def measure(self, seconds: float) -> tuple[float, float]:
+        """Env steps per second, over at least two calls, and core seconds of an env step."""
+        calls, start, core = 0, time.perf_counter(), core_seconds(self.processes)
         while calls < 2 or time.perf_counter() - start < seconds:
             self.step(1)
             calls += 1
-        return calls * self.env.num_envs / (time.perf_counter() - start)
+        steps = calls * self.env.num_envs
+        taken = time.perf_counter() - start
+        return steps / taken, (core_seconds(self.processes) - core) / steps
+
+
+def children() -> set[int]:
+    """The processes that this one has started; none are known without /proc."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
+                found.add(int(path.parent.name))
+    return found
+
+
+def core_seconds(processes: set[int]) -> float:
+    """Core time of this process and of `processes`, all threads together."""
+    stats = [path for pid in processes for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return time.process_time() + sum(int(path.read_text().split()[0]) for path in stats) / 1e9
 
 
 def contenders_of(id: str, kwargs: dict[str, Any], count: int) -> dict[str, Contender]:
@@ -128,13 +148,15 @@ def measured(name: str, count: int, rounds: int, seconds: float) -> dict[str, An
     """Medians of the contenders in turns, and the range of their ratios to the first."""
     id, kwargs, _ = CASES[name]
     contenders = contenders_of(id, kwargs, count)
-    rates = np.array([[one.measure(seconds) for one in contenders.values()] for _ in range(rounds)])
+    turns = np.array([[one.measure(seconds) for one in contenders.values()] for _ in range(rounds)])
+    rates, cores = turns[..., 0], turns[..., 1]
     ratios = rates / rates[:, :1]
     row: dict[str, Any] = {"environment": name, "count": count, "contenders": {}}
     for index, (which, one) in enumerate(contenders.items()):
         row["contenders"][which] = {
             "steps_per_second": round(float(np.median(rates[:, index])), 1),
             "ratio": [round(float(x), 2) for x in (f(ratios[:, index]) for f in (np.median, np.min, np.max))],
+            "core_ms": round(1e3 * float(np.median(cores[:, index])), 3),
             "seconds_to_start": round(one.start, 2),
         }
         one.env.close()
@@ -142,14 +164,16 @@ def measured(name: str, count: int, rounds: int, seconds: float) -> dict[str, An
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Steps per second of the first contender, and how many times as many the others make."""
+    """Steps per second of the first contender, how many times as many the others make, and the core time of each."""
     lines = [f"| environment | of them | {HERE} | {SPREAD} | {APART} | {PEER} | {POOL} |", f"|{'---|' * 7}"]
     for row in rows:
         given = row["contenders"]
-        cells = [f"{given[HERE]['steps_per_second']:,.0f}"]
+        cells = [f"{given[HERE]['steps_per_second']:,.0f}; {given[HERE]['core_ms']:.3g} ms"]
         for which in (SPREAD, APART, PEER, POOL):
-            middle, low, high = given[which]["ratio"] if which in given else (None, 0, 0)
-            cells.append("" if middle is None else f"{middle:.2f} ({low:.2f} to {high:.2f})")
+            one = given.get(which)
+            middle, low, high = one["ratio"] if one else (0, 0, 0)
+            shown = f"{middle:.2f} ({low:.2f} to {high:.2f}); {one['core_ms']:.3g} ms" if one else ""
+            cells.append(shown)
         lines.append(f"| {row['environment']} | {row['count']} | {' | '.join(cells)} |")
     return lines
 
@@ -162,8 +186,8 @@ def version_of(package: str) -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.2, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of each turn")
     parser.add_argument("--only", choices=sorted(CASES), nargs="*", default=list(CASES))
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()

@@ -122,7 +122,7 @@ class Host:
         self.process: subprocess.Popen | None = None
         self.connection: Any = None
         self.poller = select.poll()  # of the connection, which makes one anew for each of its own calls
-        self.progress = -1  # a pipe with a byte for each environment that is done
+        self.progress = -1  # a pipe with a byte for each that is done, of several
 
     def add(self) -> int:
         """The number of one more place."""
@@ -224,8 +224,9 @@ class Host:
     def _advanced(self) -> bool:
         """Count the environments that are done; whether there are more than before."""
         before = self.done
-        with contextlib.suppress(BlockingIOError):
-            self.done += len(os.read(self.progress, 1 << 16))
+        if len(self.sent) > 1:
+            with contextlib.suppress(BlockingIOError):
+                self.done += len(os.read(self.progress, 1 << 16))
         return self.done > before
 
     @property

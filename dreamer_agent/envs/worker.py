@@ -64,34 +64,36 @@ def _end_with_parent(handle: int) -> None:
 
 def _serve(connection: Connection, progress: int) -> None:
     """Do what is asked of the environments, one after the other, and answer for all of them together."""
+    from dreamer_agent.envs import slots
+
     envs: dict[int, Any] = {}
     while True:
         asked, answers = pickle.loads(connection.recv_bytes()), []  # of its own parent
         for place, command, argument in asked:
-            answers.append(_pickled(_answer(envs, place, command, argument), by_value=command == MAKE))
-            os.write(progress, b".")
+            answers.append(_pickled(_answer(slots, envs, place, command, argument), by_value=command == MAKE))
+            if len(asked) > 1:  # else it is known whose turn it is
+                os.write(progress, b".")
         connection.send_bytes(pickle.dumps(answers))
         if asked[-1][1] == "close" and not envs:
             return
 
 
-def _answer(envs: dict[int, Any], place: int, command: str, argument: Any) -> tuple[str, Any]:
-    from dreamer_agent.envs.slots import describe, exited, perform
-
+def _answer(slots: Any, envs: dict[int, Any], place: int, command: str, argument: Any) -> tuple[str, Any]:
+    """What the functions of the module `slots` give."""
     env = envs.get(place)
     try:
         if command == MAKE:
             _close(envs, place)
             envs[place] = _made(argument, envs)
-            return "done", describe(envs[place])
+            return "done", slots.describe(envs[place])
         if command == "close":
             envs.pop(place, None)
         assert env is not None, "it was not made"
-        return "done", perform(env, command, argument)
+        return "done", slots.perform(env, command, argument)
     except Exception as error:
         return "failed", told(error)
     except SystemExit as error:
-        return "failed", told(exited(envs.get(place), error.code, command))
+        return "failed", told(slots.exited(envs.get(place), error.code, command))
 
 
 def _made(factory: bytes, others: dict[int, Any]) -> Any:
