@@ -164,7 +164,7 @@ def measured(name: str, count: int, rounds: int, seconds: float) -> dict[str, An
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Steps per second of the first contender, how many times as many the others make, and the core time of each."""
+    """Steps per second of the first contender, how many times as many the others make, and all core times."""
     lines = [f"| environment | of them | {HERE} | {SPREAD} | {APART} | {PEER} | {POOL} |", f"|{'---|' * 7}"]
     for row in rows:
         given = row["contenders"]

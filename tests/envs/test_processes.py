@@ -19,7 +19,7 @@ import pytest
 from gymnasium import spaces
 
 from dreamer_agent.config import EnvConfig
-from dreamer_agent.envs import make_env, processes, source_of
+from dreamer_agent.envs import host, make_env, source_of
 from dreamer_agent.envs.gymnasium_adapter import make_vector
 from dreamer_agent.envs.toy import Catch
 from dreamer_agent.errors import ConfigError, MissingExtraError, SpaceError
@@ -179,7 +179,7 @@ def test_a_state_that_takes_too_long_is_gone_without(tmp_path: Path) -> None:
 def test_closing_does_not_wait_for_what_was_asked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env: Any = faulty(tmp_path, {"hang": [1]}, {}, processes=2, timeout=600.0)
     env.reset(0)
-    monkeypatch.setattr(processes, "CLOSING", 0.5)
+    monkeypatch.setattr(host, "CLOSING", 0.5)
     for slot in env.env.slots:
         slot.begin("step", np.int64(0))  # as where Ctrl-C came before the answers
     before = time.monotonic()

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer_agent.envs import processes as rooms
+from dreamer_agent.envs import host
 from dreamer_agent.envs.gymnasium_adapter import make_vector
+from dreamer_agent.envs.processes import spread
 from dreamer_agent.errors import ConfigError, EnvironmentFault
 from tests.envs.faulty import LENGTH, Faulty
 from tests.envs.test_processes import is_running, one_step
@@ -57,7 +58,7 @@ def test_rows_are_the_same_over_any_number_of_processes(processes: int, tmp_path
 
 
 def test_neighbours_share_and_no_process_has_two_more_than_another() -> None:
-    slots = rooms.spread([partial(Faulty, "")] * 10, 4, 1.0)  # type: ignore[list-item]
+    slots = spread([partial(Faulty, "")] * 10, 4, 1.0)  # type: ignore[list-item]
     hosts = [slot.hosts.index(slot.host) for slot in slots]
     assert hosts == sorted(hosts) and sorted(np.bincount(hosts)) == [2, 2, 3, 3]
     assert [slot.place for slot in slots][:3] == [0, 1, 2]
@@ -137,7 +138,7 @@ def test_what_breaks_when_it_is_made_is_named_and_leaves_no_process(
             super().__init__(*args, **kwargs)
             started.append(self)
 
-    monkeypatch.setattr(rooms.subprocess, "Popen", Popen)
+    monkeypatch.setattr(host.subprocess, "Popen", Popen)
     with pytest.raises(EnvironmentFault, match="the simulator did not start"):
         faulty(tmp_path, {}, {}, {"make": [1]}, processes=2)
     env = three(tmp_path, 2)
