@@ -18,14 +18,17 @@ from rich.table import Table
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.interrupt import REQUEUE, on_interrupt
 from dreamer_agent.launch.devices import Share, shares
-from dreamer_agent.launch.work import Work, last_line, log_of, name_of, told
+from dreamer_agent.launch.work import Work, ended, last_line, log_of, name_of, start, told
 from dreamer_agent.training.metrics import newest_metrics
 
 POLL = 1.0  # seconds between looks at the processes
 LOOK = 10.0  # seconds between looks at their metrics
 RETRIES = 2  # of a run whose process is killed, where a command does not say
 LISTED = 24  # runs that a screen shows
-STATES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow"}
+STATES = {
+    "waiting": "dim", "running": "cyan", "done": "green", "failed": "red", "stopped": "yellow",
+    "stopped early": "magenta",
+}  # fmt: skip
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Launcher:
     retries: int = 0
     stopping: bool = False
     told: dict[str, str] = field(default_factory=dict)
+    looked: float = 0.0  # when it last read how far they are
 
     def work(self) -> None:
         """Until all are done, failed, or a signal asks to end."""
@@ -91,7 +95,6 @@ class Launcher:
             self._end_all()
 
     def _work(self, free: list[Share]) -> None:
-        last = 0.0
         with on_interrupt(self._stop), self._shown() as live:
             while any(run.state in ("waiting", "running") for run in self.runs):
                 for run in self.runs:
@@ -100,14 +103,18 @@ class Launcher:
                         free.append(run.share)
                     if run.state == "waiting" and (free or self.stopping):
                         self._begin(run, free)
-                if time.monotonic() - last > LOOK:
-                    for run in self.runs:
-                        if run.state == "running":
-                            run.look()
-                    last = time.monotonic()
+                self._look()
                 self._tell(live)
                 time.sleep(POLL)
             self._tell(live)
+
+    def _look(self) -> None:
+        """Read how far the runs at work are, where that is not known from just before."""
+        if time.monotonic() - self.looked > LOOK:
+            for run in self.runs:
+                if run.state == "running":
+                    run.look()
+            self.looked = time.monotonic()
 
     def _begin(self, run: Run, free: list[Share]) -> None:
         if self.stopping:
@@ -117,16 +124,8 @@ class Launcher:
             return
         run.share, run.began, run.state = free.pop(0), (time.monotonic(), run.step), "running"
         run.asked = False
-        log_of(run.work).parent.mkdir(parents=True, exist_ok=True)
-        with log_of(run.work).open("ab") as log:
-            run.process = subprocess.Popen(
-                [*run.work.command(), ",".join(map(str, run.share.cores))],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=run.share.environment(),
-                start_new_session=True,
-            )
+        command = [*run.work.command(), ",".join(map(str, run.share.cores))]
+        run.process = start(command, log_of(run.work), run.share.environment())
         if self.stopping:  # a signal came while it was started
             self._ask(run)
 
@@ -153,10 +152,7 @@ class Launcher:
             )
 
     def _stop(self, _: int) -> None:
-        """Ask all processes to save and end.
-
-        Each has a session of its own, so that no signal reaches it twice.
-        """
+        """Ask all processes to save and end."""
         self.stopping = True
         self.console.print(
             "stopping: all runs save first; a second Ctrl-C ends this command and leaves them to it"
@@ -248,11 +244,6 @@ def launch(works: Sequence[Work], at_once: int, console: Console | None = None, 
     launcher = Launcher([Run(work) for work in works], at_once, console or Console(), retries)
     launcher.work()
     return launcher.runs
-
-
-def ended(code: int) -> str:
-    """How a process ended, from its exit code."""
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
 def clock(seconds: float | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ from rich.console import Console
 from dreamer_agent.errors import ConfigError, missing_extra
 from dreamer_agent.files import write_text
 from dreamer_agent.interrupt import on_interrupt
-from dreamer_agent.launch.local import LOOK, Launcher, Run
-from dreamer_agent.launch.work import Work, last_line, log_of, name_of
+from dreamer_agent.launch.local import Launcher, Run
+from dreamer_agent.launch.work import Work, last_line, log_of, name_of, start
 
 JOBS = "jobs.json"  # run directories and the ids of their jobs, beside what submitit writes
 DEFAULTS = {
@@ -37,16 +36,8 @@ class Task:
 
     def __call__(self) -> None:
         """Until the process has ended; raises `RuntimeError` where it failed."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            # In a session of its own: the signal of Slurm is for this process, which asks that one to save.
-            self.pid = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            ).pid
+        # In a session of its own: the signal of Slurm is for this process, which asks that one to save.
+        self.pid = start(self.command, self.log).pid
         code = reaped(self.pid)
         if code:
             raise RuntimeError(f"{last_line(self.log)} (exit code {code}, see {self.log})")
@@ -91,15 +82,10 @@ class SlurmLauncher(Launcher):
         """Submit what is to be done and wait until it is, or until a signal ends the waiting."""
         for run in self.runs:
             self._settle(run)
-        last = 0.0
         with on_interrupt(self._stop), self._shown() as live:
             while any(run.state in ("waiting", "running") for run in self.runs):
                 self._submit([run for run in self.runs if run.state == "waiting"])
-                if time.monotonic() - last > LOOK:
-                    for run in self.runs:
-                        if run.state == "running":
-                            run.look()
-                    last = time.monotonic()
+                self._look()
                 self._tell(live)
                 time.sleep(POLL)
                 for run in self.runs:

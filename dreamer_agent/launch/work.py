@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +50,37 @@ def evaluation_of(work: Work) -> dict[str, Any] | None:
 def log_of(work: Work) -> Path:
     """What its process prints; beside the run directory, which holds nothing but the run."""
     return work.folder.with_name(work.folder.name + ".log")
+
+
+def mark_of(work: Work) -> Path:
+    """The file that says that it was stopped early; beside the run directory, as its log is."""
+    return work.folder.with_name(work.folder.name + ".stopped.json")
+
+
+def stopped_early(work: Work) -> dict[str, Any] | None:
+    """Who stopped it before it had its steps, at which env step and return; None where nobody did.
+
+    A run that was trained to its end since is none of these.
+    """
+    path = mark_of(work)
+    return json.loads(path.read_text()) if path.is_file() and not work.finished() else None
+
+
+def start(
+    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: str | None = None
+) -> subprocess.Popen:
+    """A process in a session of its own, so that no signal reaches it twice; what it prints is added to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=cwd,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def ended(code: int) -> str:
+    """How a process ended, from its exit code."""
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
 def name_of(work: Work) -> str:
