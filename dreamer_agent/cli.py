@@ -346,7 +346,9 @@ def sweep(
     launcher: Annotated[
         str,
         typer.Option(
-            "--launcher", "-l", help="local: processes; vmap: as few programs as possible; slurm: jobs."
+            "--launcher",
+            "-l",
+            help="local: processes; vmap: as few programs as possible; slurm: jobs; ray: trials.",
         ),
     ] = "local",
     jobs: Annotated[int, typer.Option(help="Processes at a time, each on its share of the cores.", min=1)] = 1,
@@ -357,7 +359,10 @@ def sweep(
     retries: Annotated[int, typer.Option(help="How often a killed run is started again.", min=0)] = 2,
     job: Annotated[
         list[str] | None,
-        typer.Option(help="With slurm: key=value of a job (timeout_min, gpus_per_node, slurm_partition, ...)."),
+        typer.Option(
+            help="key=value; with slurm of a job (timeout_min, gpus_per_node, slurm_partition, ...), with ray of "
+            "a run (cpus, gpus, address, asha.grace_period, optuna.samples, ...)."
+        ),
     ] = None,
 ) -> None:
     """Train environments x seeds x settings as a YAML file has them, and draw what came of it.

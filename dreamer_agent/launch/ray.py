@@ -19,7 +19,7 @@ from dreamer_agent.files import write_text
 from dreamer_agent.interrupt import on_interrupt
 from dreamer_agent.launch.local import Launcher, Run
 from dreamer_agent.launch.ray_cluster import Options, cluster
-from dreamer_agent.launch.work import Work, ended, last_line, log_of, mark_of, name_of, stopped_early
+from dreamer_agent.launch.work import Work, ended, last_line, log_of, mark_of, name_of, stopped_early, why_stopped
 
 POLL = 1.0  # seconds between looks at the trials
 RUNGS = 16  # ASHA first compares at this part of the budget, where the sweep does not say
@@ -32,7 +32,7 @@ class RayLauncher(Launcher):
 
     folder: Path = Path()  # of Ray's files
     options: Options = field(default_factory=Options)
-    more: More = lambda _: ()  # runs that follow, once all others have begun
+    more: More | None = None  # gives runs that follow, once all others have begun
     queue: deque[Run] = field(default_factory=deque)
     live: Live | None = None
     shown_at: float = 0.0
@@ -95,15 +95,20 @@ class RayLauncher(Launcher):
         return next(run for run in self.runs if str(run.work.folder.absolute()) == folder)
 
     def _settle(self, run: Run) -> None:
-        if not run.settled() and stopped_early(run.work) is not None:
-            self._stopped_early(run)
+        if not run.settled() and (early := stopped_early(run.work)):
+            run.state, run.why = "stopped early", why_stopped(early)
 
     def _extend(self) -> bool:
-        """Whether there are more runs, which then wait."""
-        found = [Run(work) for work in self.more(self.runs)]
-        self.runs += found
-        self.queue.extend(found)
-        return bool(found)
+        """Whether there are more runs to do, which then wait."""
+        while self.more and (works := self.more(self.runs)):
+            found = [Run(work) for work in works]
+            self.runs += found
+            for run in found:
+                self._settle(run)
+            self.queue.extend(run for run in found if run.state == "waiting")
+            if self.queue:
+                return True
+        return False
 
     def _began(self, run: Run, _: Mapping[str, Any]) -> None:
         run.state, run.began = "running", (time.monotonic(), run.step)
@@ -119,19 +124,14 @@ class RayLauncher(Launcher):
         if run.work.finished():
             run.state = "done"
             mark_of(run.work).unlink(missing_ok=True)
-        elif stopped_early(run.work) is not None:
-            self._stopped_early(run)
+        elif early := stopped_early(run.work):
+            run.state, run.why = "stopped early", why_stopped(early)
         elif self.stopping:
             run.state = "stopped"
         else:
             how = ended(int(result["code"])) if "code" in result else f"killed {run.retried + 1} times"
             run.state = "failed"
             run.why = f"{last_line(log_of(run.work))} ({how}, see {log_of(run.work)})"
-
-    def _stopped_early(self, run: Run) -> None:
-        found = stopped_early(run.work) or {}
-        run.state = "stopped early"
-        run.why = f"by {found['by']}, for a return of {found['return']:,.4g} at {found['env_steps']:,} env steps"
 
     def _end_file(self) -> Path:
         """What asks all trials to end; every node sees the folder, as it does the runs."""
@@ -183,7 +183,7 @@ def asha_of(launcher: RayLauncher) -> Any:
 
 def launch_on_ray(
     works: Sequence[Work], folder: Path, options: Options, console: Console | None = None, retries: int = 0,
-    more: More = lambda _: (),
+    more: More | None = None,
 ) -> list[Run]:  # fmt: skip
     """Work through `works` as trials of Ray Tune; what is finished is left as it is, what was begun goes on.
 

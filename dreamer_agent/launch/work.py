@@ -57,6 +57,11 @@ def mark_of(work: Work) -> Path:
     return work.folder.with_name(work.folder.name + ".stopped.json")
 
 
+def why_stopped(found: Mapping[str, Any]) -> str:
+    """Who stopped a run early, and for what, from what `stopped_early` gives."""
+    return f"by {found['by']}, for a return of {found['return']:,.4g} at {found['env_steps']:,} env steps"
+
+
 def stopped_early(work: Work) -> dict[str, Any] | None:
     """Who stopped it before it had its steps, at which env step and return; None where nobody did.
 

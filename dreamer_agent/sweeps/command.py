@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,22 @@ from dreamer_agent.config import flatten, parse_override, read_yaml
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.files import write_text
 from dreamer_agent.interrupt import REQUEUE
-from dreamer_agent.launch.local import RETRIES, clock, launch
+from dreamer_agent.launch.local import RETRIES, Run, clock, launch
+from dreamer_agent.launch.ray import launch_on_ray
+from dreamer_agent.launch.ray_cluster import Options
 from dreamer_agent.launch.slurm import launch_on_slurm
-from dreamer_agent.launch.work import Work, name_of
+from dreamer_agent.launch.work import Work, mark_of, name_of, stopped_early
+from dreamer_agent.sweeps.on_ray import asked, merged
 from dreamer_agent.sweeps.plan import Plan, measured, plan
 from dreamer_agent.sweeps.report import write_report
-from dreamer_agent.sweeps.runs import SweepRun
+from dreamer_agent.sweeps.runs import SweepRun, runs_of
 from dreamer_agent.sweeps.split import as_programs
-from dreamer_agent.sweeps.sweep import Sweep, load_sweep
+from dreamer_agent.sweeps.sweep import load_sweep
 
-LAUNCHERS = ("local", "vmap", "slurm")
+LAUNCHERS = ("local", "vmap", "slurm", "ray")
 FILE = "sweep.yaml"  # the definition beside the runs, so that `plot` finds it
 LISTED = 40  # runs that a dry run lists
 TOGETHER = 16  # runs of one program
-
-
-def runs_of(sweep: Sweep, folder: Path) -> list[SweepRun]:
-    """All runs of a sweep below `folder`; what lies there under another name keeps it."""
-    there = {path.name.rpartition("-")[2]: path.name for path in folder.glob("*-*") if path.is_dir()}
-    runs = []
-    for setting in sweep.settings():
-        name = there.get(setting.identity, setting.name)
-        runs.append(SweepRun(dataclasses.replace(setting, name=name), folder))
-    return runs
 
 
 def run_sweep(
@@ -48,49 +40,53 @@ def run_sweep(
     """Do all runs of the sweep in `path` that are not finished below `folder`, then write the report there.
 
     `launcher` is "local" (processes, `at_once` at a time), "vmap" (what can be one program is, up to `together`
-    runs; the rest as with "local") or "slurm" (a job for each; `job` has its parameters, key=value, over those of
-    the file). A `dry` run only says what it would do. Gives an exit code: 0; 1 where a run failed; 75 where a
-    signal has ended it, and the same call goes on.
+    runs; the rest as with "local"), "slurm" (a job for each) or "ray" (a trial for each); for these two `job` has
+    parameters, key=value, over those of the file. A `dry` run only says what it would do. Gives an exit code: 0;
+    1 where a run failed; 75 where a signal has ended it, and the same call goes on.
     """
     if launcher not in LAUNCHERS:
         raise ConfigError(f"There is no launcher '{launcher}': choose {', '.join(LAUNCHERS)}.")
     sweep = load_sweep(path, overrides)
     folder = folder or Path("runs") / "sweeps" / sweep.name
     runs = runs_of(sweep, folder)
+    given = merged(getattr(sweep, launcher, {}), _parameters(job))
+    options, search = asked(sweep, runs, folder, given) if launcher == "ray" else (Options(), None)
+    planned = search.largest() if search else runs
     console = Console(highlight=False, soft_wrap=True)
     if dry:
         _list(runs, console)
+        if search:
+            console.print(f"and those of {search.left()} points that Optuna is to suggest")
         console.print("timing up to four of its programs, about half a minute each ...")
-        found = plan(runs, measured)
+        found = plan(planned, measured)
         _say(found, at_once, folder, console)
         found.check(sweep)
         return 0
-    plan(runs).check(sweep)
-    failed: dict[str, str] = {}
+    plan(planned).check(sweep)
+    states: list[Run] = []
     if not only_report:
         folder.mkdir(parents=True, exist_ok=True)
         _keep_definition(path, overrides, folder)
-        works: Sequence[Work] = runs
-        if launcher == "vmap":
-            works, said = as_programs(runs, together)
-            for sentence in said:
-                console.print(sentence)
+        if options.asha is None:  # nobody stops them now: they go on
+            for one in runs:
+                mark_of(one).unlink(missing_ok=True)
         try:
             if launcher == "slurm":
-                given = {**sweep.slurm, **_parameters(job)}
-                states = launch_on_slurm(works, (folder / "slurm").absolute(), given, console, retries)
+                states = launch_on_slurm(runs, (folder / "slurm").absolute(), given, console, retries)
+            elif launcher == "ray":
+                states = launch_on_ray(runs, folder / "ray", options, console, retries, search)
             else:
+                works = _as_programs(runs, together, console) if launcher == "vmap" else runs
                 states = launch(works, at_once, console, retries)
         except KeyboardInterrupt:  # the second one
             return REQUEUE
-        failed = {name_of(run.work): run.why for run in states if run.state == "failed"}
-        for name, why in failed.items():
-            console.print(f"failed: {name}: {why}", markup=False)
-        if any(run.state == "stopped" for run in states):
-            learned = "" if launcher == "slurm" else f"; what was learned is in {folder}"
-            console.print(f"stopped{learned}; the same command goes on from there")
-            return REQUEUE
-    page = write_report(sweep, runs, folder, failed=failed)
+    failed = {name_of(run.work): run.why for run in states if run.state == "failed"}
+    _tell(states, failed, console)
+    if any(run.state == "stopped" for run in states):
+        learned = "" if launcher == "slurm" else f"; what was learned is in {folder}"
+        console.print(f"stopped{learned}; the same command goes on from there")
+        return REQUEUE
+    page = write_report(sweep, runs_of(sweep, folder), folder, failed=failed)
     console.print(f"report: {page}")
     return 1 if failed else 0
 
@@ -108,11 +104,27 @@ def is_sweep(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+def _as_programs(runs: Sequence[SweepRun], together: int, console: Console) -> Sequence[Work]:
+    works, said = as_programs(runs, together)
+    for sentence in said:
+        console.print(sentence)
+    return works
+
+
+def _tell(states: Sequence[Run], failed: Mapping[str, str], console: Console) -> None:
+    """Name the runs that failed, and count those that are not complete."""
+    for name, why in failed.items():
+        console.print(f"failed: {name}: {why}")
+    early = sum(run.state == "stopped early" for run in states)
+    if early:
+        console.print(f"stopped early: {early} of {len(states)} runs; without asha they go on")
+
+
 def _parameters(texts: Sequence[str]) -> dict[str, Any]:
     """Parameters of a job, key=value; values as YAML reads them."""
     found: dict[str, Any] = {}
     for text in texts:
-        found |= parse_override(text)
+        found = merged(found, parse_override(text))
     return found
 
 
@@ -133,7 +145,8 @@ def _list(runs: Sequence[SweepRun], console: Console) -> None:
     for column in ("run", "env steps", ""):
         table.add_column(column, justify="right" if column == "env steps" else "left")
     for run in runs[:LISTED]:
-        done = "finished" if run.finished() else "begun" if run.folder.exists() else ""
+        begun = "stopped early" if stopped_early(run) else "begun" if run.folder.exists() else ""
+        done = "finished" if run.finished() else begun
         table.add_row(run.setting.name, f"{run.steps:,}", done)
     console.print(table)
     if len(runs) > LISTED:

@@ -80,8 +80,11 @@ def _list(name: str, content: Any) -> list[Point]:
 
 
 def _random(name: str, content: Any) -> list[Point]:
-    """Each key has random numbers of its own, so that more samples or keys leave those before as they were."""
-    if not isinstance(content, Mapping) or set(content) - {"samples", "seed", "values"}:
+    """Each key has random numbers of its own, so that more samples or keys leave those before as they were.
+
+    `found` are further points, of a search (`sweeps/found.py`).
+    """
+    if not isinstance(content, Mapping) or set(content) - {"samples", "seed", "values", "found"}:
         raise ConfigError(f"{name} is {content!r}: it has `samples`, `values` and, if you like, a `seed`.")
     samples, seed, values = content.get("samples"), content.get("seed", 0), content.get("values")
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
@@ -94,7 +97,8 @@ def _random(name: str, content: Any) -> list[Point]:
     for key, given in values.items():
         rng = np.random.default_rng([seed, zlib.crc32(str(key).encode())])
         drawn[key] = _draw(f"{name}, {key},", given, rng, samples)
-    return [dict(zip(drawn, chosen, strict=True)) for chosen in zip(*drawn.values(), strict=True)]
+    points = [dict(zip(drawn, chosen, strict=True)) for chosen in zip(*drawn.values(), strict=True)]
+    return [*points, *map(dict, content.get("found", ()))]
 
 
 def _draw(name: str, given: Any, rng: np.random.Generator, samples: int) -> Iterable[Any]:

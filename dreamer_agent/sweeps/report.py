@@ -10,9 +10,11 @@ import numpy as np
 
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.files import write_text
+from dreamer_agent.launch.work import stopped_early, why_stopped
 from dreamer_agent.plots.curves import Curve, draw_panels
 from dreamer_agent.plots.sweeps import correlation_told, draw_scatter
 from dreamer_agent.statistics import CONFIDENCE, aggregate
+from dreamer_agent.sweeps.found import found_in
 from dreamer_agent.sweeps.results import rows_of, write_tables
 from dreamer_agent.sweeps.runs import SweepRun
 from dreamer_agent.sweeps.sweep import Sweep
@@ -20,6 +22,7 @@ from dreamer_agent.training.metrics import read_metrics
 
 AXES = {"steps": "env steps", "frames": "frames", "updates": "updates", "minutes": "minutes of training"}
 ALIASES = {"env.id": "env"}
+EARLY = "stopped early"  # the state of a run
 MANY = 8  # values of a key from which on it is scattered instead of compared
 
 
@@ -59,6 +62,7 @@ def write_report(
     parts += [f"Runs of a row differ in {', '.join(pooled)}, too."] if pooled else []
     numeric = [key for key in keys if _is_numeric([row[key] for row in rows]) and key not in few]
     parts += _scatter(rows, numeric, folder / "scatter.png")
+    parts += _early(rows, runs)
     lines = [f"- {name}: {why}" for name, why in (failed or {}).items()]
     parts += [f"**Failed: {len(lines)}.**", "\n".join(lines)] if lines else []
     parts += ["A row for each run is in `results.csv`, every logged return in `curves.csv`."]
@@ -97,7 +101,8 @@ def _panels(
         curve = _curve(run, x)
         panel = panels.setdefault(row["env"] if group == "env" else _label(row, [group]), {})
         if len(curve[0]):
-            panel.setdefault(_label(row, keys), []).append(curve)
+            label = _label(row, keys) + (f", {EARLY}" if row["state"] == EARLY else "")
+            panel.setdefault(label, []).append(curve)
     return panels
 
 
@@ -155,6 +160,22 @@ def _counts(rows: Sequence[dict[str, Any]]) -> str:
     told = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     unreadable = [f"{row['run']}: {row['why']}" for row in rows if row["why"]]
     return f"{len(rows)} runs: {', '.join(told)}." + (f" {'; '.join(unreadable)}." if unreadable else "")
+
+
+def _early(rows: Sequence[dict[str, Any]], runs: Sequence[SweepRun]) -> list[str]:
+    """Which runs were stopped early and why, and what the points of a search are; nothing where neither is."""
+    parts = []
+    early = [run for row, run in zip(rows, runs, strict=True) if row["state"] == EARLY]
+    if early:
+        parts.append(
+            f"**Stopped early: {len(early)} of {len(rows)} runs.** They are in no score, area or minutes of the "
+            "table, whose runs were therefore chosen by their returns on the way; their curves stand apart."
+        )
+        parts.append("\n".join(f"- {run.setting.name}: {why_stopped(stopped_early(run) or {})}" for run in early))
+    found = len(found_in(runs[0].root)) if runs else 0
+    if found:
+        parts.append(f"{found} of the points were suggested by a search for high scores, not drawn evenly.")
+    return parts
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from dreamer_agent.config import flatten, to_dict
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.files import write_text
-from dreamer_agent.launch.work import told
+from dreamer_agent.launch.work import stopped_early, told
 from dreamer_agent.statistics import episodes_of, mean_between
 from dreamer_agent.sweeps.runs import SweepRun
 from dreamer_agent.sweeps.sweep import SPECIAL
@@ -93,7 +93,8 @@ def _scores(run: SweepRun) -> dict[str, Any]:
             if after.get("time/env_steps_per_s")
         )
         out = {
-            "state": "begun", "env_steps": int(rows[-1]["step"]), "updates": rows[-1].get("updates"),
+            "state": "stopped early" if stopped_early(run) else "begun",
+            "env_steps": int(rows[-1]["step"]), "updates": rows[-1].get("updates"),
             "return_last": mean_between(episodes, (1 - LAST) * run.steps, np.inf),
             "return_all": mean_between(episodes, 0, np.inf), "minutes": seconds / 60,
         }  # fmt: skip

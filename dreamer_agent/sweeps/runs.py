@@ -5,6 +5,7 @@ python -m dreamer_agent.sweeps.runs RUNS CORES      # JSON: folders and configur
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from dreamer_agent.config import Config, flatten, merge, read_config, to_dict, v
 from dreamer_agent.errors import ConfigError, DreamerError, MemoryBudgetError, RunDirectoryError
 from dreamer_agent.launch import worker
 from dreamer_agent.launch.work import evaluation_of
-from dreamer_agent.sweeps.sweep import Setting, nested
+from dreamer_agent.sweeps.found import with_found
+from dreamer_agent.sweeps.sweep import Setting, Sweep, nested
 
 WAIT = 120.0  # seconds for a process that still saves what it has learned
 
@@ -71,6 +73,19 @@ class SweepRun:
     def command(self) -> list[str]:
         """What its process executes."""
         return command_of([self])
+
+
+def runs_of(sweep: Sweep, folder: Path) -> list[SweepRun]:
+    """All runs of a sweep below `folder`, with those of the points that a search has found there.
+
+    What lies there under another name keeps it.
+    """
+    there = {path.name.rpartition("-")[2]: path.name for path in folder.glob("*-*") if path.is_dir()}
+    runs = []
+    for setting in with_found(sweep, folder).settings():
+        name = there.get(setting.identity, setting.name)
+        runs.append(SweepRun(dataclasses.replace(setting, name=name), folder))
+    return runs
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Sweep:
     exclude: tuple[Mapping[str, Any], ...] = ()  # runs that match one of them are left out
     budget: Mapping[str, float] = field(default_factory=dict)
     slurm: Mapping[str, Any] = field(default_factory=dict)  # submitit's parameters of a job
+    ray: Mapping[str, Any] = field(default_factory=dict)  # what a run takes, and `asha` and `optuna`
     template: str = ""  # of a run's name: "{env.id}-{replay.ratio}"; by default what the axes vary
 
     def settings(self) -> list[Setting]:
@@ -179,7 +180,9 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         name=path.stem, title=text["title"], about=text["about"], size=text["size"], template=text["name"],
         base=_presets(f"{path}: base", base), values=values, axes=content["axes"],
         seeds=_seeds(path, content.get("seeds", 1)), only=content["only"], exclude=content["exclude"],
-        budget=_budget(path, content.get("budget") or {}), slurm=_job(path, content.get("slurm") or {}),
+        budget=_budget(path, content.get("budget") or {}),
+        slurm=_job(path, "slurm", content.get("slurm") or {}, "submitit's parameters, timeout_min: 240"),
+        ray=_job(path, "ray", content.get("ray") or {}, "what a run takes, cpus: 2"),
     )  # fmt: skip
 
 
@@ -273,9 +276,9 @@ def _budget(path: Path, given: Any) -> dict[str, float]:
     return limits
 
 
-def _job(path: Path, given: Any) -> dict[str, Any]:
+def _job(path: Path, name: str, given: Any, wanted: str) -> dict[str, Any]:
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{path}: slurm is {given!r}: write submitit's parameters, timeout_min: 240.")
+        raise ConfigError(f"{path}: {name} is {given!r}: write {wanted}.")
     return dict(given)
 
 
