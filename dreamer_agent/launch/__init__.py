@@ -1,1 +1,1 @@
-"""Many runs started and looked after: as processes of this machine, or as jobs of Slurm."""
+"""Many runs started and looked after: as processes of this machine, jobs of Slurm, or trials of Ray Tune."""

@@ -22,6 +22,7 @@ from dreamer_agent.launch.ray_cluster import Options, cluster
 from dreamer_agent.launch.work import Work, ended, last_line, log_of, mark_of, name_of, stopped_early, why_stopped
 
 POLL = 1.0  # seconds between looks at the trials
+AHEAD = 16  # trials that wait for resources at a time
 RUNGS = 16  # ASHA first compares at this part of the budget, where the sweep does not say
 More = Callable[[Sequence[Run]], Sequence[Work]]
 
@@ -49,6 +50,8 @@ class RayLauncher(Launcher):
             return
         self._end_file().unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+        # What is not known before others have ended is asked for as late as possible.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1" if self.more else str(AHEAD)
         with cluster(self.options) as gpus, on_interrupt(self._stop), self._shown() as self.live:
             tuner(self, gpus).fit()
             for run in self.runs:
@@ -83,6 +86,10 @@ class RayLauncher(Launcher):
             self._look()
             self._tell(self.live)
             self.shown_at = time.monotonic()
+
+    def over(self) -> bool:
+        """Whether a signal has ended it, and all that ran have saved."""
+        return self.stopping and not any(run.state == "running" for run in self.runs)
 
     def stop_early(self, folder: str, result: Mapping[str, Any]) -> None:
         """Have a run save and end, and keep in mind that it is not complete."""
@@ -149,7 +156,7 @@ def tuner(launcher: RayLauncher, gpus: float) -> Any:
     """Tune with all that it calls; `ConfigError` for parameters that ASHA does not know."""
     from ray import tune
 
-    from dreamer_agent.launch.ray_parts import Order, Progress, Trial
+    from dreamer_agent.launch.ray_parts import End, Order, Progress, Trial
 
     options = launcher.options
     return tune.Tuner(
@@ -164,7 +171,7 @@ def tuner(launcher: RayLauncher, gpus: float) -> Any:
             name="tune", storage_path=str(launcher.folder.absolute()), verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=launcher.retries),
-            callbacks=[Progress(launcher.follow)],
+            callbacks=[Progress(launcher.follow)], stop=End(launcher.over),
         ),
     )  # fmt: skip
 

@@ -95,7 +95,7 @@ def _connect(ray: Any, address: str) -> None:
     own = {"include_dashboard": False, "object_store_memory": OBJECTS} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ConfigError(f"Ray cannot be used at '{address}': {' '.join(str(error).split())}") from error
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -114,7 +114,7 @@ def _as_programs(runs: Sequence[SweepRun], together: int, console: Console) -> S
 def _tell(states: Sequence[Run], failed: Mapping[str, str], console: Console) -> None:
     """Name the runs that failed, and count those that are not complete."""
     for name, why in failed.items():
-        console.print(f"failed: {name}: {why}")
+        console.print(f"failed: {name}: {why}", markup=False)
     early = sum(run.state == "stopped early" for run in states)
     if early:
         console.print(f"stopped early: {early} of {len(states)} runs; without asha they go on")

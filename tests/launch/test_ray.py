@@ -22,7 +22,7 @@ from rich.console import Console
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.launch.local import Run
 from dreamer_agent.launch.ray import launch_on_ray
-from dreamer_agent.launch.ray_cluster import Options, cluster, options_of
+from dreamer_agent.launch.ray_cluster import OBJECTS, SETTINGS, options_of
 from dreamer_agent.launch.work import log_of, mark_of
 
 # Counts to a number, one each 50 ms, from where an earlier process stopped; saves when it is asked to end. Each
@@ -83,12 +83,20 @@ class Count:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[object]:
-    """One Ray for most tests, which find it and leave it."""
+    """One Ray for most tests, which find it and leave it; it believes in two cores and a GPU."""
     found = pytest.importorskip("ray")
     pytest.importorskip("ray.tune")
     before = set(psutil.Process().children(recursive=True))
-    with cluster(Options(cpus=1)):
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in SETTINGS.items():
+            patch.setenv(key, value)
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        found.init(
+            address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False,
+            object_store_memory=OBJECTS,
+        )  # fmt: skip
         yield found
+        found.shutdown()
     left = set(psutil.Process().children(recursive=True)) - before
     _, alive = psutil.wait_procs(left, timeout=20)
     assert not alive
@@ -102,7 +110,7 @@ def launched(
     **options: object,
 ) -> tuple[list[Run], str]:
     console = Console(file=io.StringIO(), width=200)
-    given = options_of({"cpus": 1, **options})
+    given = options_of({"cpus": 1, "gpus": 0, **options})
     runs = launch_on_ray(works, tmp_path / "ray", given, console, retries, more)
     return runs, console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -261,6 +269,24 @@ def test_a_process_gets_its_part_of_a_gpu(monkeypatch, ray, gpus: float, fractio
     found = environment_for(gpus)
     assert found.get("XLA_PYTHON_CLIENT_MEM_FRACTION") == fraction
     assert found["CUDA_VISIBLE_DEVICES"] == ("3" if gpus else "")
+
+
+def test_two_runs_share_a_gpu(tmp_path: Path, ray) -> None:
+    works = [Count(tmp_path / name, 150) for name in "ab"]
+    runs, said = launched(tmp_path, works, gpus=0.5)
+    assert [run.state for run in runs] == ["done", "done"]
+    assert max(said.index("a: running"), said.index("b: running")) < min(said.index("a: d"), said.index("b: d"))
+    for work in works:
+        environment = json.loads((work.folder / "environment.json").read_text())
+        assert environment["CUDA_VISIBLE_DEVICES"] == "0"
+        assert environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.375"
+
+
+def test_by_default_a_run_has_a_gpu_where_there_is_one(tmp_path: Path, ray) -> None:
+    launched(tmp_path, [Count(tmp_path / "a", 1)], gpus=None)
+    environment = json.loads((tmp_path / "a" / "environment.json").read_text())
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0"
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment
 
 
 def test_every_logged_return_is_reported_once(tmp_path: Path, ray) -> None:

@@ -98,6 +98,8 @@ def test_a_template_names_runs() -> None:
         ("values: {size: nano}", "the size is no value: write `size: nano` beside the values"),
         ("values: {preset: classic}", "the preset is no value: write `base: classic`"),
         ("base: 3", "base has the preset 3: give a name"),
+        ("slurm: 3", "slurm is 3: write submitit's parameters"),
+        ("ray: 3", "ray is 3: write what a run takes"),
         ("budget: {minutes: 3}", "it may limit runs, env_steps, gb"),
         ("budget: {gb: 0}", "gb=0: give a number above 0"),
         ("budget: {gb: many}", "give numbers"),
