@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,15 +38,22 @@ class Options:
     asha: Mapping[str, Any] | None = None  # parameters of Tune's ASHAScheduler; None: nobody is stopped
 
     def __post_init__(self) -> None:
-        for name, value, least in (("cpus", self.cpus, 0.0), ("gpus", self.gpus, -1.0)):
-            good = isinstance(value, int | float) and not isinstance(value, bool) and value > least
-            if not good and not (name == "gpus" and value is None):
-                raise ConfigError(f"Ray cannot give a run {name}={value!r}: give a number, such as 1 or 0.5.")
+        if not _quantity(self.cpus) or self.cpus == 0 or not (self.gpus is None or _quantity(self.gpus)):
+            raise ConfigError(
+                f"Ray cannot give a run cpus={self.cpus!r} and gpus={self.gpus!r}: give whole numbers, or a part "
+                "of one, such as 0.5."
+            )
         if not isinstance(self.address, str) or self.address.startswith("ray://"):
             raise ConfigError(
                 f"Ray cannot be used at the address {self.address!r}: start the sweep on a machine of the "
                 "cluster and give 'auto', or HOST:PORT of its head."
             )
+
+
+def _quantity(value: Any) -> bool:
+    """Whether Ray counts so much of something: a part of one, or whole ones."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and value >= 0 and (value <= 1 or value == int(value))
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
@@ -94,7 +102,9 @@ def _connect(ray: Any, address: str) -> None:
     before = signal.getsignal(signal.SIGTERM)
     own = {"include_dashboard": False, "object_store_memory": OBJECTS} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with warnings.catch_warnings():  # JAX warns of forks; what Ray forks becomes another program at once
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ConfigError(f"Ray cannot be used at '{address}': {' '.join(str(error).split())}") from error
     finally:

@@ -229,8 +229,10 @@ def test_runs_that_follow_are_asked_for_when_the_others_have_begun(tmp_path: Pat
     ("given", "sentence"),
     [
         ({"cpu": 1}, "unknown 'cpu': known are cpus, gpus, address, asha, optuna"),
-        ({"cpus": 0}, "cpus=0: give a number"),
-        ({"gpus": "all"}, "gpus='all': give a number"),
+        ({"cpus": 0}, "cpus=0 and gpus=None: give whole numbers"),
+        ({"gpus": "all"}, "gpus='all': give whole numbers"),
+        ({"gpus": 1.5}, "gpus=1.5: give whole numbers"),
+        ({"gpus": -0.5}, "gpus=-0.5: give whole numbers"),
         ({"asha": 3}, "asha: 3: write its parameters"),
         ({"address": "ray://head:10001"}, "start the sweep on a machine of the cluster"),
     ],
