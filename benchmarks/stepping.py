@@ -134,9 +134,8 @@ def contenders_of(id: str, kwargs: dict[str, Any], count: int) -> dict[str, Cont
         assert isinstance(env, CheckedEnv)
         return env
 
-    peer = Contender(
-        lambda: GymnasiumEnv(gym.vector.AsyncVectorEnv([single] * count))
-    )  # before any thread of JAX
+    # By default it would fork, which is not safe beside threads.
+    peer = Contender(lambda: GymnasiumEnv(gym.vector.AsyncVectorEnv([single] * count, context="spawn")))
     spread = {SPREAD: ours(2)} if count > 2 else {}
     contenders = {HERE: ours(0), **spread, APART: ours(count), PEER: peer}
     if id in POOLED and importlib.util.find_spec("envpool"):
