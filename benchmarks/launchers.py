@@ -4,8 +4,8 @@
     python -m benchmarks.launchers times
 
 "kills": two seeds of CartPole with each launcher that is installed, once undisturbed and once with a worker that
-is killed (SIGKILL) after its first checkpoint; then every array of the last checkpoints and every row of metrics is
-compared. "times": eight seeds of gymnax CartPole, 2,000 env steps each, as one program, as processes two at a
+is killed (SIGKILL) after its first checkpoint; then every array of the last checkpoints and every row of metrics
+is compared. "times": eight seeds of gymnax CartPole, 2,000 env steps each, as one program, as processes two at a
 time, one after another, and by `dreamer-agent train` in a loop; programs are compiled before. Results go to
 benchmarks/results/launchers.json, one part after the other.
 """
