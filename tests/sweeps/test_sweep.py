@@ -22,6 +22,8 @@ exclude: [{env.id: Acrobot-v1, replay.ratio: [64, 128]}]
 budget: {env_steps: 1e6}
 """
 
+EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
+
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "mine.yaml"
@@ -166,3 +168,12 @@ def test_what_an_environment_is_handed_may_be_an_axis() -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no sweep file"):
         load_sweep(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_sweeps_that_come_with_us_are_what_they_say(path: Path) -> None:
+    sweep = load_sweep(path)
+    settings = sweep.settings()
+    assert len(settings) == sweep.budget["runs"] == len({setting.identity for setting in settings})
+    assert sum(setting.config.train.steps for setting in settings) <= sweep.budget["env_steps"]
+    assert sweep.title and sweep.about
