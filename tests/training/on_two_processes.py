@@ -33,8 +33,8 @@ RUN = [
 class Faulty(gym.Wrapper):
     """CartPole; that of process `process` breaks for good after `steps` steps."""
 
-    def __init__(self, process: int = -1, steps: int = 0, render_mode: Any = None):
-        super().__init__(gym.make("CartPole-v1", max_episode_steps=50))
+    def __init__(self, process: int, steps: int, max_episode_steps: int, render_mode: Any = None):
+        super().__init__(gym.make("CartPole-v1", max_episode_steps=max_episode_steps))
         self.left = steps if jax.process_index() == process else -1
 
     def step(self, action: Any) -> Any:
