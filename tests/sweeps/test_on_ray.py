@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,7 +23,7 @@ from dreamer_agent.sweeps.found import found_in, keep_found
 from dreamer_agent.sweeps.on_ray import asked, merged
 from dreamer_agent.sweeps.runs import SweepRun, runs_of
 from dreamer_agent.sweeps.search import Search
-from dreamer_agent.sweeps.sweep import Sweep, load_sweep
+from dreamer_agent.sweeps.sweep import SPECIAL, Sweep, load_sweep
 from tests.sweeps.test_command import RATES, sweep_file
 
 RATE = "optimizer.learning_rate"
@@ -82,6 +83,11 @@ def ray() -> Iterator[None]:
 def rows(out: Path) -> list[dict[str, str]]:
     with (out / "results.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def given(run: Run) -> dict[str, Any]:
+    """What the axes gave a run: its point, without a preset or size of the sweep."""
+    return {key: value for key, value in run.work.setting.point.items() if key not in SPECIAL}
 
 
 def kill_once(folder: Path) -> threading.Thread:
@@ -189,9 +195,9 @@ def test_points_without_a_score_are_told_to_optuna(tmp_path: Path, state: str) -
     search = Search(sweep, tmp_path, {"samples": 1})
     runs = [Run(work) for work in runs_of(sweep, tmp_path)]
     runs[0].state = state
-    told = search._told(optuna, runs[0].work.setting.point, [runs[0], runs[2]])
+    told = search._told(optuna, given(runs[0]), [runs[0], runs[2]])
     assert told.state.name == ("FAIL" if state == "failed" else "RUNNING")
-    assert told.params == runs[0].work.setting.point
+    assert told.params == given(runs[0])
 
 
 def test_a_point_that_was_stopped_early_is_pruned_at_the_mean_of_its_returns(tmp_path: Path) -> None:
@@ -205,7 +211,7 @@ def test_a_point_that_was_stopped_early_is_pruned_at_the_mean_of_its_returns(tmp
     (members[1].work.folder / "evaluation.json").unlink()
     mark_of(members[1].work).write_text(json.dumps({"by": "ASHA", "env_steps": 20, "return": -9.0}))
     score = json.loads((members[0].work.folder / "evaluation.json").read_text())["scores"][0]["return_mean"]
-    told = Search(sweep, tmp_path, {"samples": 1})._told(optuna, runs[0].work.setting.point, members)
+    told = Search(sweep, tmp_path, {"samples": 1})._told(optuna, given(runs[0]), members)
     assert told.state.name == "PRUNED" and told.intermediate_values == {20: pytest.approx((score - 9) / 2)}
 
 
@@ -222,7 +228,7 @@ def test_every_kind_of_value_is_suggested(tmp_path: Path) -> None:
     assert 1e-4 <= point["optimizer.learning_rate"] <= 1e-3 and point["replay.batch_size"] in (2, 3, 4)
     assert point["env.id"] in ("CartPole-v1", "Acrobot-v1")
     keep_found(tmp_path, [point, {"optimizer.learning_rate": 1.0}])  # the second is one of another axis
-    assert [run.setting.point for run in runs_of(sweep, tmp_path)][2:] == [point]
+    assert [given(Run(work)) for work in runs_of(sweep, tmp_path)][2:] == [point]
 
 
 @pytest.mark.parametrize(
