@@ -20,6 +20,7 @@ import numpy as np
 from dreamer_agent.agent import ACTING, AgentState
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
+from dreamer_agent.interrupt import ASKING
 from dreamer_agent.registry import in_one_line
 from dreamer_agent.training.checkpoint import Checkpoint, sound
 from dreamer_agent.training.checkpoints import Checkpoints
@@ -28,12 +29,11 @@ from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
 from dreamer_agent.training.loop import Trainer
 from dreamer_agent.training.mesh import sizes_of
 from dreamer_agent.training.opening import EnvFactory
-from dreamer_agent.training.processes import Meeting, from_first, gather, lost, others
+from dreamer_agent.training.processes import Meeting, from_first, gather, others
 from dreamer_agent.training.run_directory import PROCESSES
 from dreamer_agent.training.scoring import evaluation_of
 
 APART = 15_485_863  # between the seeds of processes
-SIGNALS = (2, 15)  # Ctrl-C and SIGTERM
 
 
 class ProcessTrainer(Trainer):
@@ -42,7 +42,7 @@ class ProcessTrainer(Trainer):
     def __init__(self, *arguments: Any, **named: Any):
         self.processes, self.here = jax.process_count(), jax.process_index()
         self.own_steps = 0  # of these environments
-        self.wishes = dict.fromkeys((*SIGNALS, "stop", "failed"), 0)
+        self.wishes = dict.fromkeys((*ASKING, "stop", "failed"), 0)
         self.failure: Exception | None = None  # of these environments
         self.meeting: Meeting | None = None
         super().__init__(*arguments, **named)
@@ -113,7 +113,7 @@ class ProcessTrainer(Trainer):
         """As `Trainer.begin`."""
         self.wishes, self.failure = dict.fromkeys(self.wishes, 0), None
         self.meet().hear()
-        self.meet().heard[self._place(SIGNALS[0]) :] = 0  # what had ended it before
+        self.meet().heard[self._place(ASKING[0]) :] = 0  # what had ended it before
         super().begin(until, callbacks)
 
     def meet(self) -> Meeting:
@@ -141,7 +141,7 @@ class ProcessTrainer(Trainer):
 
     def asked_to_end(self) -> bool:
         """Whether a signal has come to this process."""
-        return any(self.wishes[number] for number in SIGNALS)
+        return any(self.wishes[number] for number in ASKING)
 
     def more(self) -> dict[str, Any]:
         """What was told last, and the own env steps."""
@@ -176,7 +176,7 @@ class ProcessTrainer(Trainer):
             base = self.config.seed if seed is None else seed
             own = evaluation_of(self, explore, -(-count // self.processes), base + APART * self.here)
         except Exception as raised:
-            error = lost(raised) or raised
+            error = raised
         stopped = isinstance(error, EvaluationStoppedError)
         with others():
             parts = gather(
@@ -203,7 +203,7 @@ class ProcessTrainer(Trainer):
         heard = self.meet().hear()
         if any(heard[2:]):
             self.stopping = True
-            self.interrupted = next((n for n in SIGNALS if heard[self._place(n)]), 0)
+            self.interrupted = next((n for n in ASKING if heard[self._place(n)]), 0)
             return
         self.counters.env_steps = int(heard[0])
         waiting = self.driver.env_steps_waiting()

@@ -168,7 +168,10 @@ def test_each_has_the_timeout_for_itself(tmp_path: Path) -> None:
     makers = [partial(Pausing, str(tmp_path / f"env{i}")) for i in range(3)]
     env: Any = make_vector(makers, 1, None, 0, 1, 2.0)
     env.reset(0)
-    one_step(env)  # takes longer than one may
+    start = time.monotonic()
+    assert not one_step(env).is_last.any()
+    assert time.monotonic() - start > 2.0  # longer than one may take
+    assert env.faults == 0
     env.close()
 
 

@@ -207,3 +207,4 @@ def test_what_cannot_be_divided_is_said(monkeypatch, overrides: list[str], sente
 def test_only_errors_of_the_others_count_as_theirs() -> None:
     assert lost(ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer"))
     assert lost(ValueError("could not convert string to float")) is None
+    assert lost(ConnectionRefusedError("Connection refused")) is None  # of a simulator, say
