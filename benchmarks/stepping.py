@@ -1,12 +1,12 @@
-"""Environments in one process, over several, in gymnasium's AsyncVectorEnv and in envpool: env steps per second.
+"""Env steps per second: in one process, over several, by actors of Ray, in AsyncVectorEnv, in envpool.
 
     python -m benchmarks.stepping
 
 Random actions, no policy and no learning. The contenders of a line are open at the same time and take turns; each
 has the same environments (envpool its own), seeds and adapter. "wait" environments sleep in a step, as one does
-whose simulator is elsewhere; "busy" ones take that much time of a core. envpool is left out where it is not
-installed. The core time of a step, of all processes together, tells what a contender costs whatever else runs on
-the machine. Results go to benchmarks/results/stepping.json.
+whose simulator is elsewhere; "busy" ones take that much time of a core. Ray and envpool are left out where they
+are not installed. The core time of a step, of all processes together, tells what a contender costs whatever else
+runs on the machine. Results go to benchmarks/results/stepping.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv
 
 RESULTS = Path(__file__).parent / "results" / "stepping.json"
 HERE, SPREAD, APART, PEER, POOL = "processes=0", "processes=2", "one for each", "AsyncVectorEnv", "envpool"
-SIMULATORS = ("mujoco", "ale-py", "envpool")
+ACTORS = "Ray, one for each"
+SIMULATORS = ("mujoco", "ale-py", "envpool", "ray")
 POOLED = ("CartPole-v1", "HalfCheetah-v5")  # what envpool has as well, under the same name
 CASES = {  # name -> env.id, env.kwargs, numbers of environments
     "CartPole-v1": ("CartPole-v1", {}, (1, 4, 8, 16)),
@@ -77,11 +78,11 @@ class Contender:
     """Environments that are open, with actions for them."""
 
     def __init__(self, make: Callable[[], Any]):
-        start, before = time.perf_counter(), children()
+        start, before = time.perf_counter(), descendants()
         self.env = make()
         self.env.reset(0)
         self.start = time.perf_counter() - start
-        self.processes = children() - before
+        self.processes = descendants() - before
         rng, count = np.random.default_rng(0), self.env.num_envs
         self.actions = [
             {
@@ -109,13 +110,17 @@ class Contender:
         return steps / taken, (core_seconds(self.processes) - core) / steps
 
 
-def children() -> set[int]:
-    """The processes that this one has started; none are known without /proc."""
-    found = set()
+def descendants() -> set[int]:
+    """The processes that this one has started, and theirs; none are known without /proc."""
+    parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
-                found.add(int(path.parent.name))
+            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
+    found: set[int] = set()
+    newer = {os.getpid()}
+    while newer:
+        newer = {pid for pid, parent in parents.items() if parent in newer}
+        found |= newer
     return found
 
 
@@ -126,8 +131,9 @@ def core_seconds(processes: set[int]) -> float:
 
 
 def contenders_of(id: str, kwargs: dict[str, Any], count: int) -> dict[str, Contender]:
-    def ours(processes: int) -> Contender:
-        return Contender(lambda: make_env(EnvConfig(id=id, kwargs=kwargs, num_envs=count, processes=processes)))
+    def ours(processes: int, ray: str = "") -> Contender:
+        config = EnvConfig(id=id, kwargs=kwargs, num_envs=count, processes=processes, ray=ray)
+        return Contender(lambda: make_env(config))
 
     def single() -> gym.Env:
         (env,) = make_env(EnvConfig(id=id, kwargs=kwargs, num_envs=1)).env.envs  # type: ignore[attr-defined]
@@ -138,6 +144,8 @@ def contenders_of(id: str, kwargs: dict[str, Any], count: int) -> dict[str, Cont
     peer = Contender(lambda: GymnasiumEnv(gym.vector.AsyncVectorEnv([single] * count, context="spawn")))
     spread = {SPREAD: ours(2)} if count > 2 else {}
     contenders = {HERE: ours(0), **spread, APART: ours(count), PEER: peer}
+    if importlib.util.find_spec("ray"):
+        contenders[ACTORS] = ours(count, "local")
     if id in POOLED and importlib.util.find_spec("envpool"):
         contenders[POOL] = Contender(lambda: make_env(EnvConfig(id=f"envpool:{id}", num_envs=count)))
     return contenders
@@ -164,11 +172,12 @@ def measured(name: str, count: int, rounds: int, seconds: float) -> dict[str, An
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Steps per second of the first contender, how many times as many the others make, and all core times."""
-    lines = [f"| environment | of them | {HERE} | {SPREAD} | {APART} | {PEER} | {POOL} |", f"|{'---|' * 7}"]
+    lines = [f"| environment | of them | {HERE} | {SPREAD} | {APART} | {ACTORS} | {PEER} | {POOL} |"]
+    lines.append(f"|{'---|' * 8}")
     for row in rows:
         given = row["contenders"]
         cells = [f"{given[HERE]['steps_per_second']:,.0f}; {given[HERE]['core_ms']:.3g} ms"]
-        for which in (SPREAD, APART, PEER, POOL):
+        for which in (SPREAD, APART, ACTORS, PEER, POOL):
             one = given.get(which)
             middle, low, high = one["ratio"] if one else (0, 0, 0)
             shown = f"{middle:.2f} ({low:.2f} to {high:.2f}); {one['core_ms']:.3g} ms" if one else ""

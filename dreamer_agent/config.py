@@ -34,6 +34,9 @@ class EnvConfig:
         default_factory=dict
     )  # observation key -> image, onehot, vector; else by rule
     processes: int = 0  # processes over which the environments are spread, to step at the same time; 0: this one
+    ray: str = (
+        ""  # cluster of Ray whose machines have these processes: "auto", HOST:PORT, "local"; else this one has
+    )
     timeout: float = 60.0  # seconds that an environment there may take for an answer, the first one five times
     max_faults: int = (
         5  # faults in a row of one environment that are mended by a restart; 0: the first one ends the run
@@ -329,6 +332,11 @@ def validate(config: Config) -> Config:
         raise ConfigError(
             f"env.processes={config.env.processes} should be how many processes the environments are spread "
             "over: set it to the number of cores that they may take, or to 0 to step them in the run's own."
+        )
+    if config.env.ray and not config.env.processes:
+        raise ConfigError(
+            f"env.ray={config.env.ray} spreads processes over machines, but env.processes is 0: set it to how "
+            "many there should be."
         )
     if replay.capacity < config.env.num_envs * (replay.batch_length + 2):
         raise ConfigError(

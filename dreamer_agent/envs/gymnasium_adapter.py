@@ -201,17 +201,18 @@ class BorrowedEnv(GymnasiumEnv):
 
 def make_vector(
     factories: list[Callable[[], gym.Env]], action_repeat: int, wishes: Mapping[str, str] | None = None,
-    max_faults: int = 0, processes: int = 0, timeout: float = 60.0,
+    max_faults: int = 0, processes: int = 0, timeout: float = 60.0, ray: str = "",
 ) -> GymnasiumEnv:  # fmt: skip
     """Environments made by `factories` and checked, restarted where they fail (`ResilientVectorEnv`).
 
     They are spread over so many `processes`, in which each has `timeout` seconds for an answer; 0: they are
-    stepped in this one. Raises `ConfigError` where two of them are the same object, where they cannot be sent to
-    a process, or where actions are masked and repeated.
+    stepped in this one. The processes are on this machine, or on those of `ray` (see `spread`). Raises
+    `ConfigError` where two of them are the same object, where they cannot be sent to a process, or where actions
+    are masked and repeated.
     """
     checked = [partial(_checked, factory, action_repeat, wishes) for factory in factories]
     slots: Sequence[Slot] = (
-        spread(checked, processes, timeout) if processes else [LocalSlot(one) for one in checked]
+        spread(checked, processes, timeout, ray) if processes else [LocalSlot(one) for one in checked]
     )
     vector = ResilientVectorEnv(slots, max_faults)
     if len({id(env.unwrapped) for env in vector.envs}) < len(vector.envs):
@@ -228,7 +229,7 @@ def make_vector(
 def make_configured(factories: list[Callable[[], gym.Env]], config: EnvConfig) -> GymnasiumEnv:
     """`make_vector` as `config` says."""
     given = config.action_repeat, config.route, config.max_faults, config.processes, config.timeout
-    return make_vector(factories, *given)
+    return make_vector(factories, *given, config.ray)
 
 
 def lend_vector(env: gym.Env, config: EnvConfig) -> BorrowedEnv:

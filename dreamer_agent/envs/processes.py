@@ -9,22 +9,34 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from dreamer_agent.envs.child import Child, Link
 from dreamer_agent.envs.host import Host
 from dreamer_agent.envs.slots import SHOWN, Described, Factory
 from dreamer_agent.envs.worker import MAKE, sentence
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault
 
 
-def spread(factories: Sequence[Factory], processes: int, timeout: float) -> list[RemoteSlot]:
+def spread(factories: Sequence[Factory], processes: int, timeout: float, ray: str = "") -> list[RemoteSlot]:
     """Slots of the environments that `factories` make, neighbours together, in at most so many processes.
 
-    Raises `ConfigError` where a factory cannot be sent to another process.
+    They are on this machine, or on those of the cluster of Ray with the address `ray`. Raises `ConfigError` where
+    a factory cannot be sent to another process, or Ray cannot be had; `MissingExtraError` without it.
     """
-    hosts = [Host(timeout) for _ in range(min(processes, len(factories)))]
+    hosts = [Host(timeout, _starter(ray)) for _ in range(min(processes, len(factories)))]
     return [RemoteSlot(one, hosts, i * len(hosts) // len(factories)) for i, one in enumerate(factories)]
+
+
+def _starter(ray: str) -> Callable[[], Link]:
+    """What starts a process."""
+    if not ray:
+        return Child
+    from dreamer_agent.envs.ray_actor import RayActor
+
+    return partial(RayActor, ray)
 
 
 class RemoteSlot:

@@ -64,13 +64,11 @@ def _end_with_parent(handle: int) -> None:
 
 def _serve(connection: Connection, progress: int) -> None:
     """Do what is asked of the environments, one after the other, and answer for all of them together."""
-    from dreamer_agent.envs import slots
-
     envs: dict[int, Any] = {}
     while True:
         asked, answers = pickle.loads(connection.recv_bytes()), []  # of its own parent
         for place, command, argument in asked:
-            answers.append(_pickled(_answer(slots, envs, place, command, argument), by_value=command == MAKE))
+            answers.append(answer(envs, place, command, argument))
             if len(asked) > 1:  # else it is known whose turn it is
                 os.write(progress, b".")
         connection.send_bytes(pickle.dumps(answers))
@@ -78,8 +76,15 @@ def _serve(connection: Connection, progress: int) -> None:
             return
 
 
-def _answer(slots: Any, envs: dict[int, Any], place: int, command: str, argument: Any) -> tuple[str, Any]:
+def answer(envs: dict[int, Any], place: int, command: str, argument: Any) -> bytes:
+    """Do what is asked of one of `envs`, and pickle what came of it, or the error."""
+    return _pickled(_done(envs, place, command, argument), by_value=command == MAKE)
+
+
+def _done(envs: dict[int, Any], place: int, command: str, argument: Any) -> tuple[str, Any]:
     """What the functions of the module `slots` give."""
+    from dreamer_agent.envs import slots
+
     env = envs.get(place)
     try:
         if command == MAKE:

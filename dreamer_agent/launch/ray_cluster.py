@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import signal
-import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dreamer_agent.errors import ConfigError, missing_extra
+from dreamer_agent.ray_connection import connect, import_ray
 
-OBJECTS = 80_000_000  # bytes of shared memory for objects, near the least that Ray takes: trials have none
 SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_kill_child_processes_on_worker_exit": "false",  # they see that their worker is gone, and save
     "RAY_AIR_NEW_OUTPUT": "0",  # the older output can be silenced
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -76,16 +72,14 @@ def cluster(options: Options) -> Iterator[float]:
     `MissingExtraError` without Ray, `ConfigError` where it cannot be had as asked.
     """
     os.environ |= SETTINGS
+    ray = import_ray()
     try:
-        import ray
         from ray import tune  # noqa: F401
     except ImportError as error:
         raise missing_extra("ray[tune]", "ray") from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong with a run is told by its log
     address = options.address or os.environ.get("RAY_ADDRESS") or "local"
-    ours = not ray.is_initialized()
-    if ours:
-        _connect(ray, address)
+    ours = connect(address)
     try:
         there = ray.cluster_resources()
         have = there.get("CPU", 0)
@@ -95,18 +89,3 @@ def cluster(options: Options) -> Iterator[float]:
     finally:
         if ours:
             ray.shutdown()
-
-
-def _connect(ray: Any, address: str) -> None:
-    """Start or find Ray; the handler of SIGTERM stays what it was."""
-    before = signal.getsignal(signal.SIGTERM)
-    own = {"include_dashboard": False, "object_store_memory": OBJECTS} if address == "local" else {}
-    try:
-        with warnings.catch_warnings():  # JAX warns of forks; what Ray forks becomes another program at once
-            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise ConfigError(f"Ray cannot be used at '{address}': {' '.join(str(error).split())}") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)

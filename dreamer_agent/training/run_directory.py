@@ -23,8 +23,8 @@ from dreamer_agent.training.checkpoint import Checkpoint, complete
 from dreamer_agent.version import VERSION
 
 MAY_CHANGE = (  # what a resumed run may set anew
-    "train.", "mesh.", "replay.max_gb", "replay.spill", "plugins", "init_from", "env.processes", "env.timeout",
-    "env.max_faults",
+    "train.", "mesh.", "replay.max_gb", "replay.spill", "plugins", "init_from", "env.processes", "env.ray",
+    "env.timeout", "env.max_faults",
 )  # fmt: skip
 # And what it may when asked to: numbers that enter the update as data, and how often things happen.
 ALLOWABLE = (*HYPER, "replay.ratio", "replay.online", "version")

@@ -36,7 +36,7 @@ from dreamer_agent.envs.gymnasium_adapter import make_vector
 from tests.envs.faulty import Faulty
 env = make_vector([partial(Faulty, sys.argv[1], {"hang": [2]})] * 2, 1, None, 5, 2, 600.0)
 env.reset(0)
-print(*[slot.host.process.pid for slot in env.env.slots], flush=True)
+print(*[slot.host.link.process.pid for slot in env.env.slots], flush=True)
 for _ in range(3):
     env.step({"action": np.zeros(2, np.int32)})
 """
@@ -140,7 +140,7 @@ def test_a_process_that_died_between_steps_is_mended_at_the_next(tmp_path: Path)
     env.reset(0)
     one_step(env)
     before = env.env.render()
-    os.kill(env.env.slots[1].host.process.pid, signal.SIGKILL)
+    os.kill(env.env.slots[1].host.link.process.pid, signal.SIGKILL)
     assert env.get_state() is None  # a checkpoint goes without, the run goes on
     assert env.why_no_state() == (
         "environment 1 (Drawn), which failed: The process of the environment Drawn ended by the signal SIGKILL "
@@ -152,7 +152,7 @@ def test_a_process_that_died_between_steps_is_mended_at_the_next(tmp_path: Path)
     assert env.faults == 1 and "SIGKILL during its get_state" in env.last_fault
     assert one_step(env).is_first.tolist() == [False, True]
     assert env.why_no_state() is None and env.get_state() is not None
-    os.kill(env.env.slots[0].host.process.pid, signal.SIGKILL)
+    os.kill(env.env.slots[0].host.link.process.pid, signal.SIGKILL)
     assert env.env.render()[0].max() == 1  # as the last time that it was drawn
     env.close()
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer_agent.envs import host
+from dreamer_agent.envs import child
 from dreamer_agent.envs.gymnasium_adapter import make_vector
 from dreamer_agent.envs.processes import spread
 from dreamer_agent.errors import ConfigError, EnvironmentFault
@@ -94,8 +94,8 @@ def test_what_raises_leaves_those_that_share_its_process_alone(kind: str, tmp_pa
     pid = None
     for row, other in zip(play(env, 20), clean(tmp_path, 3, 20), strict=True):
         assert_same([row], [other], [0, 2])
-        pid = pid or env.env.slots[0].host.process.pid
-    assert env.faults == 2 and pid == env.env.slots[0].host.process.pid
+        pid = pid or env.env.slots[0].host.link.process.pid
+    assert env.faults == 2 and pid == env.env.slots[0].host.link.process.pid
     told = {
         "raise": "it raised ValueError",
         "sys.exit": "The environment Exiting called sys.exit(3) during its step",
@@ -138,7 +138,7 @@ def test_what_breaks_when_it_is_made_is_named_and_leaves_no_process(
             super().__init__(*args, **kwargs)
             started.append(self)
 
-    monkeypatch.setattr(host.subprocess, "Popen", Popen)
+    monkeypatch.setattr(child.subprocess, "Popen", Popen)
     with pytest.raises(EnvironmentFault, match="the simulator did not start"):
         faulty(tmp_path, {}, {}, {"make": [1]}, processes=2)
     env = three(tmp_path, 2)
@@ -150,7 +150,7 @@ def test_a_process_that_died_between_steps_is_of_all_that_share_it(tmp_path: Pat
     env: Any = faulty(tmp_path, {}, {}, {}, max_faults=1, processes=2)
     env.reset(0)
     one_step(env)
-    os.kill(env.env.slots[0].host.process.pid, signal.SIGKILL)
+    os.kill(env.env.slots[0].host.link.process.pid, signal.SIGKILL)
     assert env.get_state() is None and "SIGKILL during its get_state" in env.why_no_state()
     assert one_step(env).is_last.tolist() == [True, True, False]
     assert one_step(env).is_first.tolist() == [True, True, False]

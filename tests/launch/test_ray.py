@@ -22,8 +22,9 @@ from rich.console import Console
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.launch.local import Run
 from dreamer_agent.launch.ray import launch_on_ray
-from dreamer_agent.launch.ray_cluster import OBJECTS, SETTINGS, options_of
+from dreamer_agent.launch.ray_cluster import SETTINGS, options_of
 from dreamer_agent.launch.work import log_of, mark_of
+from dreamer_agent.ray_connection import OBJECTS
 
 # Counts to a number, one each 50 ms, from where an earlier process stopped; saves when it is asked to end. Each
 # ten it logs a return, `pace` for each number.
