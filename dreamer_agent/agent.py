@@ -167,7 +167,7 @@ class Agent:
         gamma = 1.0 - 1.0 / hyper["discount_horizon"]
 
         # World model, from the replayed sequences.
-        losses, latents, metrics = self.model.loss(params, batch, keys[0], hyper["free_nats"], gamma)
+        losses, latents, metrics = self.model.loss(params, batch, keys[0], hyper["free_nats"], gamma, parts)
 
         # Behaviour, from rollouts imagined at every posterior; the model gets no gradient from them.
         frozen = jax.lax.stop_gradient(params)

@@ -109,21 +109,24 @@ class WorldModel:
         encoded = encode_actions(self.act_specs, action, self.dtype)
         return self.rssm.observe_step(params["rssm"], key, latent, encoded, token, is_first)[0]
 
-    def observe(self, params: Params, batch: Batch, key: Array) -> tuple[Latent, Array]:
-        """Posterior latents and logits `[B, T, ...]` of a batch `[B, C + T, ...]`."""
+    def observe(self, params: Params, batch: Batch, key: Array, parts: int = 1) -> tuple[Latent, Array]:
+        """Posterior latents and logits `[B, T, ...]` of a batch `[B, C + T, ...]`; see `RSSM.observe`."""
         stored = jax.tree.map(lambda x: x[:, CONTEXT - 1], batch["latent"])
         start = Latent.unpack(stored, self.rssm.config.classes, self.dtype)
         previous = jax.tree.map(lambda x: x[:, CONTEXT - 1 : -1], batch["action"])
         trained = drop_context(batch)
         tokens = self.encoder.apply(params["encoder"], trained["obs"])
         actions = encode_actions(self.act_specs, previous, self.dtype)
-        return self.rssm.observe(params["rssm"], key, start, actions, tokens, trained["is_first"])
+        return self.rssm.observe(params["rssm"], key, start, actions, tokens, trained["is_first"], parts)
 
     def loss(
-        self, params: Params, batch: Batch, key: Array, free_nats: Array, gamma: Array
+        self, params: Params, batch: Batch, key: Array, free_nats: Array, gamma: Array, parts: int = 1
     ) -> tuple[Losses, Latent, dict[str, Array]]:
-        """The model's losses `[B, T]` by name, its posterior latents `[B, T, ...]`, and metrics."""
-        latents, logits = self.observe(params, batch, key)
+        """The model's losses `[B, T]` by name, its posterior latents `[B, T, ...]`, and metrics.
+
+        `parts` as of `RSSM.observe`.
+        """
+        latents, logits = self.observe(params, batch, key, parts)
         shape = logits.shape[:2]
         # Heads run on plain matrices `[B * T, F]`; see `behaviour.losses.flatten_rows`.
         rows, row_logits, data = jax.tree.map(

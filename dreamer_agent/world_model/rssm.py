@@ -6,6 +6,7 @@ imagination and planning.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,10 +127,13 @@ class RSSM:
 
     def sample(self, key: Array, logits: Array) -> Array:
         """z `[..., S, K]` with straight-through gradient."""
+        return self._chosen(jax.random.uniform(key, logits.shape[:-1]), logits)
+
+    def _chosen(self, uniform: Array, logits: Array) -> Array:
+        """`sample` with the random numbers `[..., S]` given."""
         dist = self.distribution(logits)
         # Unimix gives every class a probability, and random numbers are a good part of an imagined step.
-        index = dist.quantile(jax.random.uniform(key, logits.shape[:-1]))
-        return dist.onehot(index).astype(self.dtype)
+        return dist.onehot(dist.quantile(uniform)).astype(self.dtype)
 
     def advance(self, params: Params, latent: Latent, action: Array) -> Array:
         """h' after `action` `[..., A]`."""
@@ -143,11 +147,18 @@ class RSSM:
 
         `action` `[..., A]` is the one that led here; where `is_first` it and `latent` are forgotten.
         """
+        uniform = jax.random.uniform(key, (*is_first.shape, self.config.stoch))
+        return self._observed(params, uniform, latent, action, token, is_first)
+
+    def _observed(
+        self, params: Params, uniform: Array, latent: Latent, action: Array, token: Array, is_first: Array
+    ) -> tuple[Latent, Array]:
+        """`observe_step` with the random numbers `[..., S]` given."""
         keep = ~is_first
         action = action * keep[..., None].astype(action.dtype)
         deter = self.advance(params, latent.masked(keep), action)
         logits = self.posterior.apply(params["posterior"], deter, token)
-        return Latent(deter, self.sample(key, logits)), logits
+        return Latent(deter, self._chosen(uniform, logits)), logits
 
     def imagine_step(self, params: Params, key: Array, latent: Latent, action: Array) -> Latent:
         """One step without an observation: z comes from the prior."""
@@ -155,16 +166,38 @@ class RSSM:
         return Latent(deter, self.sample(key, self.prior.apply(params["prior"], deter)))
 
     def observe(
-        self, params: Params, key: Array, latent: Latent, actions: Array, tokens: Array, is_first: Array
-    ) -> tuple[Latent, Array]:
-        """`observe_step` over time: `[B, T, ...]` in, posterior latents and logits `[B, T, ...]` out."""
+        self, params: Params, key: Array, latent: Latent, actions: Array, tokens: Array, is_first: Array,
+        parts: int = 1,
+    ) -> tuple[Latent, Array]:  # fmt: skip
+        """`observe_step` over time: `[B, T, ...]` in, posterior latents and logits `[B, T, ...]` out.
+
+        Where B is divided among `parts` devices, each has parameters of its own here, which are the same: their
+        gradients are summed over time first and over the devices once. Else XLA does the latter at every step.
+        """
+        batch, length = is_first.shape
+        over_time = jax.tree.map(lambda x: x.swapaxes(0, 1), (actions, tokens, is_first))
+        each: Callable[..., tuple[Latent, Array]] = self._observed
+        if parts > 1:
+            each = jax.vmap(each)
+            params = jax.tree.map(lambda x: jnp.broadcast_to(x, (parts, *x.shape)), params)
+            latent, over_time = divide(latent, parts), divide(over_time, parts, axis=1)
 
         def step(carry: Latent, inputs: tuple[Array, ...]) -> tuple[Latent, tuple[Latent, Array]]:
-            step_key, action, token, first = inputs
-            new, logits = self.observe_step(params, step_key, carry, action, token, first)
+            step_key, *given = inputs
+            uniform = jax.random.uniform(step_key, (batch, self.config.stoch))
+            new, logits = each(params, divide(uniform, parts) if parts > 1 else uniform, carry, *given)
             return new, (new, logits)
 
-        keys = jax.random.split(key, is_first.shape[1])
-        over_time = jax.tree.map(lambda x: x.swapaxes(0, 1), (actions, tokens, is_first))
-        _, out = jax.lax.scan(step, latent, (keys, *over_time))
+        _, out = jax.lax.scan(step, latent, (jax.random.split(key, length), *over_time))
+        if parts > 1:
+            out = jax.tree.map(lambda x: x.reshape(length, batch, *x.shape[3:]), out)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), out)
+
+
+def divide(tree: Any, parts: int, axis: int = 0) -> Any:
+    """Arrays whose `axis` of B rows becomes two, `[parts, B / parts]`."""
+
+    def divided(x: Array) -> Array:
+        return x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
+
+    return jax.tree.map(divided, tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,20 @@ def test_the_same_batch_gives_the_same_parameters(agent, fresh, alone, name) -> 
         for a, b in zip(*map(jax.tree.leaves, (fresh.params, given[1][0]["params"])), strict=True)
     ]
     assert np.median(moved) > 1e-3  # five updates did something
+
+
+def test_devices_exchange_nothing_at_the_steps_of_a_sequence(agent, fresh) -> None:
+    """XLA's CPU backend leaves in a loop what it finds there: a sum of gradients at each of its steps."""
+    placement = Placement.of(small_config("replay.batch_size=8", *MESHES["both"]))
+    batches = placement.batches(jax.tree.map(lambda x: x[None], random_batch(agent, 0)))
+    text = program_of(agent, placement).lower(placement.state(fresh), batches).compile().as_text()
+    where, found = "", []
+    for line in text.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            where = line.split()[0]
+        if re.search(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\(", line):
+            found.append(where)
+    assert found and set(found) == {"ENTRY"}
 
 
 def test_rows_and_large_parameters_are_divided(agent, fresh) -> None:
