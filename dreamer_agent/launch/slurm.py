@@ -19,7 +19,7 @@ from dreamer_agent.interrupt import on_interrupt
 from dreamer_agent.launch.local import Launcher, Run
 from dreamer_agent.launch.work import Work, last_line, log_of, name_of, start
 
-JOBS = "jobs.json"  # run directories and the ids of their jobs, beside what submitit writes
+JOBS = "jobs.json"  # run directories, seen from there, and the ids of their jobs
 DEFAULTS = {
     "timeout_min": 240,
     "slurm_max_num_timeout": 100,
@@ -97,7 +97,7 @@ class SlurmLauncher(Launcher):
         """Whether a run is finished, cannot be made, or has a job of an earlier call that is still there."""
         if run.settled():
             return
-        known = jobs_in(self.folder).get(str(run.work.folder))
+        known = jobs_in(self.folder).get(self._key(run.work.folder))
         if known is not None and self.parameters.get("cluster", "slurm") == "slurm":
             import submitit
 
@@ -114,9 +114,13 @@ class SlurmLauncher(Launcher):
             jobs = [executor.submit(Task(run.work.command(), log_of(run.work))) for run in runs]
         for run, job in zip(runs, jobs, strict=True):
             self._began(run, job)
-        known = jobs_in(self.folder) | {str(folder): job.job_id for folder, job in self.jobs.items()}
+        known = jobs_in(self.folder) | {self._key(folder): job.job_id for folder, job in self.jobs.items()}
         write_text(self.folder / JOBS, json.dumps(known, indent=1) + "\n")
         self.console.print(f"submitted {len(runs)} jobs: {jobs[0].job_id} to {jobs[-1].job_id}")
+
+    def _key(self, folder: Path) -> str:
+        """A run directory as seen from `folder`: the same wherever, and however, the command is given."""
+        return os.path.relpath(folder, self.folder)
 
     def _began(self, run: Run, job: Any) -> None:
         self.jobs[run.work.folder] = job
@@ -160,7 +164,7 @@ def executor_of(folder: Path, parameters: Mapping[str, Any]) -> Any:
 
 
 def jobs_in(folder: Path) -> dict[str, str]:
-    """The ids of jobs submitted from `folder`, by run directories."""
+    """The ids of jobs submitted from `folder`, by run directories as seen from there."""
     path = folder / JOBS
     return json.loads(path.read_text()) if path.is_file() else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import signal
@@ -17,7 +18,8 @@ from rich.console import Console
 
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.launch import slurm as module
-from dreamer_agent.launch.slurm import JOBS, Task, executor_of, launch_on_slurm, reaped
+from dreamer_agent.launch.local import Run
+from dreamer_agent.launch.slurm import JOBS, SlurmLauncher, Task, executor_of, launch_on_slurm, reaped
 from dreamer_agent.launch.work import log_of
 
 pytest.importorskip("submitit")
@@ -85,11 +87,52 @@ def test_runs_are_submitted_and_watched(tmp_path: Path) -> None:
     assert [run.state for run in runs] == ["done", "done", "failed"]
     assert "error: it cannot be made" in runs[2].why and runs[2].retried == 0
     assert "submitted 3 jobs" in said and "a: done" in said and "c: failed" in said
-    assert set(json.loads((tmp_path / "slurm" / JOBS).read_text())) == {str(work.folder) for work in works}
+    assert set(json.loads((tmp_path / "slurm" / JOBS).read_text())) == {"../a", "../b", "../c"}
     before = log_of(works[0]).read_text()
     runs, said = local(tmp_path, works[:2])
     assert [run.state for run in runs] == ["done", "done"] and "submitted" not in said
     assert log_of(works[0]).read_text() == before
+
+
+def test_a_job_is_found_again_however_its_folder_is_written(tmp_path: Path, monkeypatch) -> None:
+    import submitit
+
+    class Job:
+        def __init__(self, folder: Path, job_id: str):
+            self.job_id = job_id
+
+        def done(self, force_check: bool = False) -> bool:
+            return False
+
+    def launcher(root: Path) -> SlurmLauncher:
+        runs = [Run(Count(root / "a", 3))]
+        return SlurmLauncher(runs, 1, Console(file=io.StringIO()), folder=(root / "slurm").absolute())
+
+    monkeypatch.setattr(submitit, "SlurmJob", Job)
+    (tmp_path / "out" / "slurm").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(module, "executor_of", lambda folder, _: Executor(Job(folder, "17")))
+    monkeypatch.chdir(tmp_path)
+    first = launcher(Path("out"))
+    first._submit(first.runs)
+    for here, root in ((tmp_path, tmp_path / "out"), (tmp_path / "elsewhere", Path("../out"))):
+        monkeypatch.chdir(here)
+        again = launcher(root)
+        again._settle(again.runs[0])
+        assert again.runs[0].state == "running" and again.jobs[again.runs[0].work.folder].job_id == "17"
+
+
+class Executor:
+    """Submits nothing."""
+
+    def __init__(self, job: object):
+        self.job = job
+
+    def batch(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
+
+    def submit(self, task: Task) -> object:
+        return self.job
 
 
 def signals_to(work: Count, times: int, number: int, word: str) -> threading.Thread:
