@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.registry import in_one_line
+
+PARENT = "DREAMER_AGENT_PARENT"  # variable of a process that was started: the id of the one that did
 
 
 class Work(Protocol):
@@ -74,11 +77,15 @@ def stopped_early(work: Work) -> dict[str, Any] | None:
 def start(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: str | None = None
 ) -> subprocess.Popen:
-    """A process in a session of its own, so that no signal reaches it twice; what it prints is added to `log`."""
+    """A process in a session of its own, so that no signal reaches it twice; what it prints is added to `log`.
+
+    It finds the id of this one in the variable `PARENT`.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
+    given = {**(os.environ if environment is None else environment), PARENT: str(os.getpid())}
     with log.open("ab") as file:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=cwd,
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=given, cwd=cwd,
             start_new_session=True,
         )  # fmt: skip
 

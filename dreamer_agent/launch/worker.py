@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.interrupt import REQUEUE, asked, requeued
+from dreamer_agent.launch.work import PARENT
 
 FAILED = 2  # exit code of a run that cannot be made as it is: trying again would not help
 
@@ -45,9 +46,12 @@ def pin(cores: Sequence[int]) -> None:
 def end_with_parent(seconds: float = 1.0) -> None:
     """Ask this process to save and end once the one that started it is gone.
 
-    Unless it was asked before: a second signal would end it at once, without what it is about to save.
+    Unless it was asked before: a second signal would end it at once, without what it is about to save. Raises
+    `SystemExit` (75) where that one is gone already, killed while this one was still importing.
     """
-    parent = os.getppid()
+    parent = int(os.environ.pop(PARENT, os.getppid()))
+    if os.getppid() != parent:
+        raise SystemExit(REQUEUE)
 
     def watch() -> None:
         while os.getppid() == parent:
