@@ -22,7 +22,7 @@ from dreamer_agent.launch.work import Work, mark_of, name_of, stopped_early
 from dreamer_agent.sweeps.on_ray import asked, merged
 from dreamer_agent.sweeps.plan import Plan, measured, plan
 from dreamer_agent.sweeps.report import write_report
-from dreamer_agent.sweeps.runs import SweepRun, runs_of
+from dreamer_agent.sweeps.runs import SweepRun, check_steps, runs_of
 from dreamer_agent.sweeps.split import as_programs
 from dreamer_agent.sweeps.sweep import load_sweep
 
@@ -52,6 +52,8 @@ def run_sweep(
     given = merged(getattr(sweep, launcher, {}), _parameters(job))
     options, search = asked(sweep, runs, folder, given) if launcher == "ray" else (Options(), None)
     planned = search.largest() if search else runs
+    if not only_report:
+        check_steps(runs)
     console = Console(highlight=False, soft_wrap=True)
     if dry:
         _list(runs, console)

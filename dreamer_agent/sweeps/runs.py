@@ -5,6 +5,7 @@ python -m dreamer_agent.sweeps.runs RUNS CORES      # JSON: folders and configur
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -56,13 +57,18 @@ class SweepRun:
         except (ValueError, KeyError, TypeError):
             return False
 
+    def held(self) -> int | None:
+        """The env steps that the run in its directory was last begun with; None where there is none."""
+        path = self.folder / "config.yaml"
+        return read_config(path).train.steps if path.is_file() else None
+
     def check(self) -> None:
         """Raise a `DreamerError` where the run directory holds another run, or one of more env steps."""
         from dreamer_agent.training import run_directory
 
-        if not (self.folder / "config.yaml").is_file():
+        held = self.held()
+        if held is None:
             return
-        held = read_config(self.folder / "config.yaml").train.steps
         if held > self.steps:
             raise RunDirectoryError(
                 f"{self.folder} holds a run of {held:,} env steps, but {self.steps:,} are asked for: give "
@@ -86,6 +92,23 @@ def runs_of(sweep: Sweep, folder: Path) -> list[SweepRun]:
         name = there.get(setting.identity, setting.name)
         runs.append(SweepRun(dataclasses.replace(setting, name=name), folder))
     return runs
+
+
+def check_steps(runs: Sequence[SweepRun]) -> None:
+    """Raise `ConfigError` where some of `runs` were begun with more env steps than they are to have now."""
+    more = []
+    for run in runs:
+        with contextlib.suppress(DreamerError, OSError, ValueError):  # a damaged one fails alone
+            held = run.held()
+            if held is not None and held > run.steps:
+                more.append((run, held))
+    if more:
+        run, held = more[0]
+        raise ConfigError(
+            f"{len(more)} of {len(runs)} runs in {run.root} were begun with more env steps than are asked for "
+            f"({run.setting.name}: {held:,}, now {run.steps:,}): give as many train.steps to go on, or another "
+            "--out to train anew."
+        )
 
 
 @dataclass(frozen=True)

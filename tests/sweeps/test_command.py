@@ -215,6 +215,22 @@ def test_more_than_the_budget_is_refused(tmp_path: Path, budget: dict, sentence:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("dry", [True, False])
+def test_fewer_env_steps_than_runs_were_begun_with_are_refused(tmp_path: Path, monkeypatch, dry: bool) -> None:
+    path, out = sweep_file(tmp_path, seeds=2), tmp_path / "out"
+    runs = runs_of(load_sweep(path), out)
+    for run in runs[:2]:
+        run.folder.mkdir(parents=True)
+        save_config(run.setting.config, run.folder / "config.yaml")
+    (runs[0].folder / "evaluation.json").write_text('{"env_steps": 150}')
+    (runs[2].folder).mkdir()
+    (runs[2].folder / "config.yaml").write_text("{damaged")
+    monkeypatch.setattr(module, "launch", lambda *_: pytest.fail("it was launched"))
+    with pytest.raises(ConfigError, match=r"2 of 4 runs in .* more env steps .*: 150, now 100\): give as many"):
+        run_sweep(path, out, ["train.steps=100"], dry=dry)
+    assert not (out / module.FILE).exists()
+
+
 def test_mistakes_in_the_call_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="There is no launcher 'slrum': choose local, vmap, slurm"):
         run_sweep(sweep_file(tmp_path), tmp_path / "out", launcher="slrum")
