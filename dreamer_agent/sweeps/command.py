@@ -57,11 +57,13 @@ def run_sweep(
     console = Console(highlight=False, soft_wrap=True)
     if dry:
         _list(runs, console)
+        if launcher == "vmap":
+            _as_programs(runs, together, console)
         if search:
             console.print(f"and those of {search.left()} points that Optuna is to suggest")
         console.print("timing up to four of its programs, about half a minute each ...")
         found = plan(planned, measured)
-        _say(found, at_once, folder, console)
+        _say(found, launcher, at_once, folder, console)
         found.check(sweep)
         return 0
     plan(planned).check(sweep)
@@ -155,7 +157,7 @@ def _list(runs: Sequence[SweepRun], console: Console) -> None:
         console.print(f"... and {len(runs) - LISTED} more")
 
 
-def _say(found: Plan, at_once: int, folder: Path, console: Console) -> None:
+def _say(found: Plan, launcher: str, at_once: int, folder: Path, console: Console) -> None:
     console.print(
         f"{found.runs} runs, {found.finished} finished; {found.env_steps:,} env steps left; "
         f"about {found.gb:.2f} GB in {folder}"
@@ -163,8 +165,12 @@ def _say(found: Plan, at_once: int, folder: Path, console: Console) -> None:
     if found.seconds is None:
         return
     rest = "" if found.timed == found.programs else ", the others taken to be like them"
+    least = clock(found.seconds / at_once)
+    together = {
+        "local": f"; {at_once} at a time take at least {least}, more where they share cores",
+        "vmap": "; how long those of one program take together was not timed",
+    }
     console.print(
         f"about {clock(found.seconds)} one after another, without starts and compilation (speed of {found.timed} "
-        f"of {found.programs} programs known{rest}); {at_once} at a time take at least "
-        f"{clock(found.seconds / at_once)}, more where they share cores"
+        f"of {found.programs} programs known{rest}){together.get(launcher, '')}"
     )

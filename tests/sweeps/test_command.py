@@ -190,6 +190,22 @@ def test_a_plan_adds_up_what_is_left(tmp_path: Path) -> None:
     assert found.env_steps == 525 and found.seconds == pytest.approx(525 / 25)
 
 
+def test_a_dry_run_says_what_the_launcher_does_with_the_time(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(module, "measured", lambda config: 60.0)
+    path, out = sweep_file(tmp_path, "gymnax:CartPole-v1", seeds=2), tmp_path / "out"
+
+    def said(launcher: str) -> str:
+        assert run_sweep(path, out, dry=True, launcher=launcher, at_once=2, together=3) == 0
+        return capsys.readouterr().out
+
+    apart, together, jobs = said("local"), said("vmap"), said("slurm")
+    assert all("about 0:04:00 one after another" in one for one in (apart, together, jobs))
+    assert "2 at a time take at least 0:02:00" in apart and "program on the device" not in apart
+    assert "3 of 4 runs to do as 1 program on the device" in together and "1 alone" in together
+    assert "one program take together was not timed" in together
+    assert "at a time" not in together + jobs
+
+
 def test_damaged_scores_are_none(tmp_path: Path) -> None:
     run, *_ = runs = runs_of(load_sweep(sweep_file(tmp_path)), tmp_path / "out")
     run.folder.mkdir(parents=True)
