@@ -88,7 +88,8 @@ class Launcher:
 
     def work(self) -> None:
         """Until all are done, failed, or a signal asks to end."""
-        free = shares(max(1, min(self.at_once, len(self.runs))))
+        left = sum(not run.settled() for run in self.runs)
+        free = shares(max(1, min(self.at_once, left)))
         try:
             self._work(free)
         finally:

@@ -165,6 +165,7 @@ def _say(found: Plan, launcher: str, at_once: int, folder: Path, console: Consol
     if found.seconds is None:
         return
     rest = "" if found.timed == found.programs else ", the others taken to be like them"
+    at_once = min(at_once, found.runs - found.finished)
     least = clock(found.seconds / at_once)
     together = {
         "local": f"; {at_once} at a time take at least {least}, more where they share cores",

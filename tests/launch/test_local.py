@@ -19,6 +19,7 @@ from dreamer_agent.bench.benchmark import Benchmark, Task
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.interrupt import REQUEUE
 from dreamer_agent.launch import local as module
+from dreamer_agent.launch.devices import shares
 from dreamer_agent.launch.local import Run, launch
 from dreamer_agent.launch.work import log_of
 from tests.bench.runs import finish
@@ -81,6 +82,16 @@ def test_finished_runs_are_left_as_they_are(tmp_path: Path, quick: list[float]) 
     assert [run.state for run in runs] == ["done", "done"]
     assert runs[0].process is None and runs[1].process is not None and runs[0].score == 3.0
     assert (jobs[0].folder / "evaluation.json").stat().st_mtime_ns == before
+
+
+def test_the_machine_is_divided_among_the_runs_that_are_left(tmp_path: Path, quick, monkeypatch) -> None:
+    jobs = jobs_of(Benchmark("b", TASKS[:1], seeds=3), tmp_path)
+    finish(jobs[0], [3.0], 5.0)
+    parts: list[int] = []
+    monkeypatch.setattr(module, "shares", lambda count: parts.append(count) or shares(count))
+    launch(jobs, 4, quiet())
+    launch(jobs, 4, quiet())
+    assert parts == [2, 1]
 
 
 def test_what_a_process_said_last_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

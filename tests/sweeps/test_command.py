@@ -204,6 +204,11 @@ def test_a_dry_run_says_what_the_launcher_does_with_the_time(tmp_path: Path, mon
     assert "3 of 4 runs to do as 1 program on the device" in together and "1 alone" in together
     assert "one program take together was not timed" in together
     assert "at a time" not in together + jobs
+    first, *_ = runs_of(load_sweep(path), out)
+    first.folder.mkdir(parents=True)
+    (first.folder / "evaluation.json").write_text('{"env_steps": 150}')
+    assert run_sweep(path, out, dry=True, at_once=8) == 0
+    assert "3 at a time take at least 0:01:00" in capsys.readouterr().out
 
 
 def test_damaged_scores_are_none(tmp_path: Path) -> None:
