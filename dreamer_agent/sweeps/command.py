@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from dreamer_agent.sweeps.sweep import load_sweep
 
 LAUNCHERS = ("local", "vmap", "slurm", "ray")
 FILE = "sweep.yaml"  # the definition beside the runs, so that `plot` finds it
+FAILED = "failed.json"  # names of the runs that failed, and why, for a page that is written again
 LISTED = 40  # runs that a dry run lists
 TOGETHER = 16  # runs of one program
 
@@ -71,6 +73,7 @@ def run_sweep(
     if not only_report:
         folder.mkdir(parents=True, exist_ok=True)
         _keep_definition(path, overrides, folder)
+        (folder / FAILED).unlink(missing_ok=True)  # all of them are tried again
         if options.asha is None:  # nobody stops them now: they go on
             for one in runs:
                 mark_of(one).unlink(missing_ok=True)
@@ -86,11 +89,13 @@ def run_sweep(
             return REQUEUE
     failed = {name_of(run.work): run.why for run in states if run.state == "failed"}
     _tell(states, failed, console)
+    if failed:
+        write_text(folder / FAILED, json.dumps(failed, indent=1) + "\n")
     if any(run.state == "stopped" for run in states):
         learned = "" if launcher == "slurm" else f"; what was learned is in {folder}"
         console.print(f"stopped{learned}; the same command goes on from there")
         return REQUEUE
-    page = write_report(sweep, runs_of(sweep, folder), folder, failed=failed)
+    page = write_report(sweep, runs_of(sweep, folder), folder, failed=_failed_in(folder))
     console.print(f"report: {page}")
     return 1 if failed else 0
 
@@ -100,7 +105,8 @@ def report_of(
 ) -> Path:
     """The report of the sweep whose runs lie in `folder`, written to `out` or there."""
     sweep = load_sweep(folder / FILE)
-    return write_report(sweep, runs_of(sweep, folder), out or folder, x, group, compare, goal=goal)
+    failed = _failed_in(folder)
+    return write_report(sweep, runs_of(sweep, folder), out or folder, x, group, compare, failed, goal)
 
 
 def is_sweep(folder: Path) -> bool:
@@ -142,6 +148,12 @@ def _keep_definition(path: Path, overrides: Sequence[str], folder: Path) -> None
         content["values"] = values
     content.setdefault("title", path.stem)
     write_text(folder / FILE, yaml.safe_dump(content, sort_keys=False))
+
+
+def _failed_in(folder: Path) -> dict[str, str]:
+    """Which runs failed when they were last tried, and why."""
+    path = folder / FAILED
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _list(runs: Sequence[SweepRun], console: Console) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from dreamer_agent.config import Config, merge, save_config
 from dreamer_agent.errors import ConfigError, RunDirectoryError
+from dreamer_agent.launch.local import Run
 from dreamer_agent.sweeps import command as module
 from dreamer_agent.sweeps.command import is_sweep, report_of, run_sweep, runs_of
 from dreamer_agent.sweeps.plan import plan
@@ -152,13 +153,18 @@ def test_a_replay_on_disk_is_not_for_the_device(tmp_path: Path) -> None:
     assert "or have replay.spill or a mesh: gymnax:CartPole-v1" in said[1]
 
 
-def test_one_failure_leaves_the_others_alone(tmp_path: Path, capfd) -> None:
+def test_one_failure_leaves_the_others_alone(tmp_path: Path, monkeypatch) -> None:
     axes = [{"list": [{"replay.max_gb": 1e-9}, {"env.id": "CartPole-v1"}]}]
     out = tmp_path / "out"
-    assert run_sweep(sweep_file(tmp_path, axes=axes), out) == 1
+    path = sweep_file(tmp_path, axes=axes)
+    assert run_sweep(path, out) == 1
     page = (out / "report.md").read_text()
     assert "2 runs: 1 waiting, 1 done." in page and "**Failed: 1.**" in page
     assert "0.00 GB are allowed" in page and "(exit code 2, see" in page
+    assert report_of(out, "steps", "env", None, tmp_path / "again").read_text() == page
+    assert run_sweep(path, out, only_report=True) == 0 and (out / "report.md").read_text() == page
+    monkeypatch.setattr(module, "launch", lambda works, *_: [Run(work, state="done") for work in works])
+    assert run_sweep(path, out) == 0 and "Failed" not in (out / "report.md").read_text()
 
 
 def test_an_environment_that_does_not_exist_is_refused_before_anything_starts(tmp_path: Path) -> None:
