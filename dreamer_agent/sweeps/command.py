@@ -25,7 +25,7 @@ from dreamer_agent.sweeps.plan import Plan, measured, plan
 from dreamer_agent.sweeps.report import write_report
 from dreamer_agent.sweeps.runs import SweepRun, check_steps, runs_of
 from dreamer_agent.sweeps.split import as_programs
-from dreamer_agent.sweeps.sweep import load_sweep
+from dreamer_agent.sweeps.sweep import Sweep, load_sweep
 
 LAUNCHERS = ("local", "vmap", "slurm", "ray")
 FILE = "sweep.yaml"  # the definition beside the runs, so that `plot` finds it
@@ -51,6 +51,7 @@ def run_sweep(
     sweep = load_sweep(path, overrides)
     folder = folder or Path("runs") / "sweeps" / sweep.name
     runs = runs_of(sweep, folder)
+    _check_folder(sweep, runs, folder)
     given = merged(getattr(sweep, launcher, {}), _parameters(job))
     options, search = asked(sweep, runs, folder, given) if launcher == "ray" else (Options(), None)
     planned = search.largest() if search else runs
@@ -138,6 +139,21 @@ def _parameters(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _check_folder(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> None:
+    """Raise `ConfigError` where `folder` has the runs of another sweep: one of another title, not just a part."""
+    if not is_sweep(folder):
+        return
+    held = " ".join(str(read_yaml(folder / FILE).get("title")).split())
+    title, names = sweep.title or sweep.name, {run.folder.name for run in runs}
+    others = sorted({path.parent.name for path in folder.glob("*-*/config.yaml")} - names)
+    if others and held != title:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise ConfigError(
+            f"{folder} holds runs of the sweep '{held}' that '{title}' does not have ({others[0]}{more}): give "
+            f"another --out, or the title '{held}' if it is the same sweep."
+        )
+
+
 def _keep_definition(path: Path, overrides: Sequence[str], folder: Path) -> None:
     """The file as it is, with the overrides in its values."""
     content = read_yaml(path)
@@ -146,7 +162,7 @@ def _keep_definition(path: Path, overrides: Sequence[str], folder: Path) -> None
         values |= flatten(parse_override(text))
     if values:
         content["values"] = values
-    content.setdefault("title", path.stem)
+    content["title"] = content.get("title") or path.stem
     write_text(folder / FILE, yaml.safe_dump(content, sort_keys=False))
 
 

@@ -242,6 +242,32 @@ def test_more_than_the_budget_is_refused(tmp_path: Path, budget: dict, sentence:
     assert not (tmp_path / "out").exists()
 
 
+def test_another_sweep_is_refused_in_a_folder_that_holds_runs(tmp_path: Path, monkeypatch) -> None:
+    def swept(ratios: list[int], **more: object) -> int:
+        return run_sweep(sweep_file(tmp_path, axes=[{"grid": {"replay.ratio": ratios}}], **more), out)
+
+    def launch(runs: list, *_: object) -> list:
+        for run in runs:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            save_config(run.setting.config, run.folder / "config.yaml")
+            (run.folder / "metrics.jsonl").write_text('{"step": 50, "updates": 1}\n')
+        return [Run(run, state="done") for run in runs]
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(module, "launch", launch)
+    assert swept([8, 16]) == 0
+    kept = (out / module.FILE).read_text()
+    with pytest.raises(
+        ConfigError, match=r"of the sweep 'Small' that 'Large' does not have \(CartPole.*=8-0-.*\)"
+    ):
+        swept([16, 32], title="Large")
+    assert (out / module.FILE).read_text() == kept and len(list(out.glob("*/config.yaml"))) == 2
+    assert swept([8, 16, 32], title="Grown", seeds=2) == 0
+    assert swept([64], title=" Grown\n") == 0  # changed by hand
+    assert swept([8, 16, 32, 64], title=None, seeds=2) == 0 and swept([8], title=None) == 0
+    assert run_sweep(out / module.FILE, out) == 0
+
+
 @pytest.mark.parametrize("dry", [True, False])
 def test_fewer_env_steps_than_runs_were_begun_with_are_refused(tmp_path: Path, monkeypatch, dry: bool) -> None:
     path, out = sweep_file(tmp_path, seeds=2), tmp_path / "out"
