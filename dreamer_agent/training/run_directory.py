@@ -136,11 +136,12 @@ def _check_same(folder: Path, old: Config, new: Config, allow: Collection[str] =
     for key in sorted(old_values | new_values):
         if key.startswith(MAY_CHANGE) or key in allow:
             continue
-        before, now = old_values.get(key), new_values.get(key)
+        before, now = ([values[key]] if key in values else [] for values in (old_values, new_values))
         if before != now:
+            held, asked = (f"{key}={value[0]}" if value else "" for value in (before, now))
             raise RunDirectoryError(
-                f"{folder} holds a run with {key}={before}, but {key}={now} is asked for: give another "
-                f"run directory, or {key}={before} to resume"
+                f"{folder} holds a run {f'with {held}' if held else f'without {key}'}, but {asked or 'none'} is "
+                f"asked for: give another run directory, or {held or f'leave {key} out'} to resume"
                 f"{f', or --allow {key}' if key in ALLOWABLE else ''}. Nothing was changed there."
             )
 

@@ -75,7 +75,8 @@ def test_what_does_not_touch_the_learner_may_change(run: Path, change: str) -> N
     [
         ("env.id=Pendulum-v1", "env.id=CartPole-v1, but env.id=Pendulum-v1 is asked for"),
         ("env.num_envs=3", "env.num_envs=4, but env.num_envs=3 is asked for"),
-        ("env.kwargs={a: {b: 1}}", "env.kwargs.a.b=None, but env.kwargs.a.b=1 is asked for"),
+        ("env.kwargs={a: {b: 1}}", "a run without env.kwargs.a.b, but env.kwargs.a.b=1 is asked for"),
+        ("env.kwargs={a: null}", "without env.kwargs.a, but env.kwargs.a=None is asked for: give another run"),
         ("model.deter=64", "model.deter=32, but model.deter=64 is asked for"),
         ("model.channel_multipliers=[2, 3]", "model.channel_multipliers="),
         ("behaviour.entropy=0.1", "behaviour.entropy=0.0003, but behaviour.entropy=0.1"),
@@ -92,6 +93,13 @@ def test_another_run_is_refused_and_changes_nothing(run: Path, change: str, told
     assert str(run) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert contents(run) == before
+
+
+def test_an_argument_that_is_none_is_not_one_that_is_missing(tmp_path: Path) -> None:
+    run_directory.prepare(tmp_path / "run", small_config("env.kwargs={a: null}"))
+    run_directory.prepare(tmp_path / "run", small_config("env.kwargs={a: null}"))
+    with pytest.raises(RunDirectoryError, match=r"with env\.kwargs\.a=None, but none is asked for: give another"):
+        run_directory.prepare(tmp_path / "run", small_config())
 
 
 def test_another_size_is_refused(tmp_path: Path) -> None:
