@@ -25,6 +25,7 @@ LAST = 0.1  # share of the budget whose episodes make `return_last`
 SCORES = (
     "state", "env_steps", "updates", "score", "score_std", "score_mode", "return_last", "return_all", "minutes",
 )  # fmt: skip
+LISTS = (list, tuple, dict)
 CURVES = ("run", "env_steps", "return", "episodes")
 
 
@@ -33,9 +34,17 @@ def rows_of(runs: Sequence[SweepRun], keys: Sequence[str]) -> list[dict[str, Any
 
     `score` is the mean return of the final policy with sampled actions, `score_mode` with the likeliest ones;
     `return_last` and `return_all` are means of training episodes, over the last tenth of the budget and over all
-    of it (the area under the curve). What is not known yet is None.
+    of it (the area under the curve). What is not known yet is None. Lists are JSON, and so are all values of a
+    key that has them of several types (1, true, "far"): a column is of one.
     """
-    return [_row(run, keys) for run in runs]
+    rows = [_row(run, keys) for run in runs]
+    for key in keys:
+        values = [row.get(key) for row in rows]
+        mixed = len({_kind(value) for value in values if value is not None}) > 1
+        for row, value in zip(rows, values, strict=True):
+            if isinstance(value, LISTS) or (mixed and value is not None):
+                row[key] = json.dumps(value, default=str)
+    return rows
 
 
 def write_tables(rows: Sequence[dict[str, Any]], runs: Sequence[SweepRun], folder: Path) -> list[Path]:
@@ -66,14 +75,20 @@ def write_tables(rows: Sequence[dict[str, Any]], runs: Sequence[SweepRun], folde
     return written
 
 
+def _kind(value: Any) -> type:
+    """The type of a column with such values: numbers are of one, and lists become text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float
+    return str if isinstance(value, LISTS) else type(value)
+
+
 def _row(run: SweepRun, keys: Sequence[str]) -> dict[str, Any]:
     config = run.setting.config
     values = flatten(to_dict(config)) | {key: run.setting.point.get(key) for key in SPECIAL}
     row: dict[str, Any] = {"run": run.setting.name, "env": config.env.id, "seed": config.seed}
     for key in keys:
         if key not in ("env.id", "seed"):
-            value = values.get(key)  # None of what only other runs hand to their environment
-            row[key] = json.dumps(value) if isinstance(value, list | tuple | dict) else value
+            row[key] = values.get(key)  # None of what only other runs hand to their environment
     row |= dict.fromkeys(SCORES) | {"why": ""}
     try:
         row |= _scores(run)

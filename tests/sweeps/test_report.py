@@ -12,6 +12,7 @@ import yaml
 from dreamer_agent.plots.sweeps import correlation_told, draw_scatter
 from dreamer_agent.sweeps import report as module
 from dreamer_agent.sweeps.command import report_of, runs_of
+from dreamer_agent.sweeps.results import rows_of
 from dreamer_agent.sweeps.sweep import load_sweep
 
 RATE = "optimizer.learning_rate"
@@ -76,6 +77,32 @@ def test_values_that_are_almost_equal_are_different_rows(tmp_path: Path, drawn) 
 def test_arguments_that_not_every_run_has(tmp_path: Path, drawn) -> None:
     said = page(swept(tmp_path, [{"list": [{}, {"env.kwargs.sutton_barto_reward": True}]}]))
     assert "| CartPole-v1 | None | 1 of 1 |" in said and "| CartPole-v1 | True | 1 of 1 |" in said
+
+
+def test_a_column_has_values_of_one_type(tmp_path: Path, drawn) -> None:
+    """What tells 3 from "3" would be lost, and Parquet has no such columns."""
+    names = [f"env.kwargs.{key}" for key in ("mixed", "number", "list", "flag")]
+    values = [(3, 1, [1, 2], True), ("3", 0.5, "far", None), ([3], None, None, False), (True, 2, "near", True)]
+    points = [{name: v for name, v in zip(names, one, strict=True) if v is not None} for one in values]
+    folder = swept(tmp_path, [{"list": points}])
+    rows = rows_of(runs_of(load_sweep(folder / "sweep.yaml"), folder), names)
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("3", 1, "[1, 2]", True),
+        ('"3"', 0.5, "far", None),
+        ("[3]", None, None, False),
+        ("true", 2, "near", True),
+    ]
+    said = page(folder, compare="env.kwargs.mixed")
+    assert "| CartPole-v1 | 3 | 1 of 1 |" in said and '| CartPole-v1 | "3" | 1 of 1 |' in said
+
+
+def test_tables_are_written_as_parquet_too(tmp_path: Path, drawn) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder = swept(tmp_path, [{"list": [{"env.kwargs.mode": 3}, {"env.kwargs.mode": "far"}, {}]}])
+    page(folder)
+    table = parquet.read_table(folder / "results.parquet").to_pydict()
+    assert table["env.kwargs.mode"] == ["3", '"far"', None] and table["score"] == [0.0, 10.0, 20.0]
+    assert parquet.read_table(folder / "curves.parquet").num_rows == 3
 
 
 def test_before_an_episode_has_ended(tmp_path: Path) -> None:
