@@ -81,7 +81,8 @@ def allowed(room: str, imported: str) -> bool:
     if room == imported or room in ENTRANCES or imported in LEAVES:
         # Leaves may not import each other in a circle.
         known = {
-            "config": {"errors", "files"}, "registry": {"errors"}, "files": {"errors"}, "ray_connection": {"errors"},
+            "config": {"errors", "files"}, "registry": {"errors"}, "files": {"errors"},
+            "ray_connection": {"errors"},
         }  # fmt: skip
         return room not in LEAVES or room == imported or imported in known.get(room, ())
     if room in LEAVES | SUPPLIERS or imported not in RANK.keys() | SUPPLIERS:
