@@ -19,7 +19,7 @@ from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
 from dreamer_agent.training.metrics import read_metrics
 
-NOT_LEARNED_FROM = ("train.", "mesh.", "env.processes")
+NOT_LEARNED_FROM = ("train.", "mesh.", "env.processes", "env.ray")
 HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*
 BEFORE = {"optimizer.average": 1.0}  # what was done before there was such a value, where its default is another
 GONE = ("env.isolate",)  # values that nothing was learned from, and that there are no more
