@@ -14,6 +14,7 @@ from dreamer_agent.plots.style import SERIES, figure, save
 Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
 Groups = Mapping[str, Sequence[Curve]]  # label -> the curves of its runs
 THIN, SHADE = 0.7, 0.15  # width of the line of a single run, opacity of a band
+LONG = 55  # letters of a label that leave no room for one beside it
 STYLES = ("-", "--", ":", "-.")  # of lines, where there are more than colours
 
 
@@ -75,9 +76,11 @@ def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None, label
     axis.xaxis.set_major_formatter(number)
     axis.yaxis.set_major_formatter(number)
     axis.grid(alpha=0.25)
-    if axis.get_legend_handles_labels()[0]:
+    labels = axis.get_legend_handles_labels()[1]
+    if labels:
         # Below the axes, where no curve can run into it.
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
+        columns = 1 if max(map(len, labels)) > LONG else 2
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, frameon=False)
 
 
 def draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str, style: str = "-") -> None:

@@ -23,6 +23,7 @@ from dreamer_agent.training.metrics import read_metrics
 AXES = {"steps": "env steps", "frames": "frames", "updates": "updates", "minutes": "minutes of training"}
 ALIASES = {"env.id": "env"}
 EARLY = "stopped early"  # the state of a run
+CHANGED, UNCHANGED = "variant", "unchanged"  # a column of the page, and what changes nothing
 MANY = 8  # values of a key from which on it is scattered instead of compared
 
 
@@ -55,12 +56,19 @@ def write_report(
         few = ["env", *few]
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(rows, runs, folder)
+    shown = [group, *few]
+    optional = [key for key in few if key in sweep.optional() and compare is None]
+    if len(optional) > 1:  # a line is named by what its point changes, a row has one column for it
+        few = [*[key for key in few if key not in optional], CHANGED]
+        for row, run in zip(rows, runs, strict=True):
+            row[CHANGED] = _label(row, [key for key in optional if run.setting.point.get(key) is not None])
+            row[CHANGED] = row[CHANGED] or UNCHANGED
     draw_panels(_panels(rows, runs, group, few, x), folder / "curves.png", goal, AXES[x])
     parts = [f"# {sweep.title or sweep.name}", sweep.about, _counts(rows), "![Learning curves](curves.png)"]
     parts += [_table(rows, group, few)]
-    pooled = [key for key in keys if key not in (group, *few) and len({row[key] for row in rows}) > 1]
+    pooled = [key for key in keys if key not in shown and len({row[key] for row in rows}) > 1]
     parts += [f"Runs of a row differ in {', '.join(pooled)}, too."] if pooled else []
-    numeric = [key for key in keys if _is_numeric([row[key] for row in rows]) and key not in few]
+    numeric = [key for key in keys if _is_numeric([row[key] for row in rows]) and key not in shown[1:]]
     parts += _scatter(rows, numeric, folder / "scatter.png")
     parts += _early(rows, runs)
     lines = [f"- {name}: {why}" for name, why in (failed or {}).items()]
@@ -101,7 +109,8 @@ def _panels(
         curve = _curve(run, x)
         panel = panels.setdefault(row["env"] if group == "env" else _label(row, [group]), {})
         if len(curve[0]):
-            label = _label(row, keys) + (f", {EARLY}" if row["state"] == EARLY else "")
+            label = _label(row, keys) or str(row["env"])
+            label += f", {EARLY}" if row["state"] == EARLY else ""
             panel.setdefault(label, []).append(curve)
     return panels
 
@@ -124,7 +133,7 @@ def _curve(run: SweepRun, x: str) -> Curve:
 
 
 def _label(row: dict[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(f"{key}={_short(row[key])}" for key in keys) or str(row["env"])
+    return ", ".join(_short(row[key]) if key == CHANGED else f"{key}={_short(row[key])}" for key in keys)
 
 
 def _table(rows: Sequence[dict[str, Any]], group: str, keys: Sequence[str]) -> str:

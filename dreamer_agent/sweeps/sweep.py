@@ -101,6 +101,11 @@ class Sweep:
         """The keys that the axes set, in their order."""
         return list(dict.fromkeys(key for point in points_of(self.axes) for key in point))
 
+    def optional(self) -> list[str]:
+        """Those that only some points of the axes set."""
+        points = points_of(self.axes)
+        return [key for key in self.varied() if not all(key in point for point in points)]
+
     def drawn(self) -> list[str]:
         """The keys whose values are drawn at random."""
         found = [key for axis in self.axes if "random" in axis for point in points_of([axis]) for key in point]

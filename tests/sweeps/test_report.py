@@ -74,6 +74,18 @@ def test_values_that_are_almost_equal_are_different_rows(tmp_path: Path, drawn) 
     assert len(drawn["curves"]["CartPole-v1"]) == 2
 
 
+def test_what_only_some_points_set_names_their_lines(tmp_path: Path, drawn) -> None:
+    pieces = [{}, {"model.twohot": False}, {"model.unimix": 0.0}, {"size": "tiny", "model.unimix": 0.0}]
+    said = page(swept(tmp_path, [{"list": pieces}, {"grid": {"replay.ratio": [8, 16]}}]))
+    changed = ["unchanged", "model.twohot=False", "model.unimix=0", "model.unimix=0, size=tiny"]
+    lines = {f"replay.ratio={ratio}, {one}": 1 for one in changed for ratio in (8, 16)}
+    assert drawn["curves"] == {"CartPole-v1": lines} and "scatter" not in drawn
+    assert "| env | replay.ratio | variant | runs done |" in said
+    assert "| CartPole-v1 | 16 | model.twohot=False | 1 of 1 |" in said and "differ" not in said
+    assert "variant" not in (tmp_path / "results.csv").read_text()
+    assert "| model.twohot |" in page(tmp_path, compare="model.twohot")
+
+
 def test_arguments_that_not_every_run_has(tmp_path: Path, drawn) -> None:
     said = page(swept(tmp_path, [{"list": [{}, {"env.kwargs.sutton_barto_reward": True}]}]))
     assert "| CartPole-v1 | None | 1 of 1 |" in said and "| CartPole-v1 | True | 1 of 1 |" in said
