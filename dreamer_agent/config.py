@@ -34,9 +34,7 @@ class EnvConfig:
         default_factory=dict
     )  # observation key -> image, onehot, vector; else by rule
     processes: int = 0  # processes over which the environments are spread, to step at the same time; 0: this one
-    ray: str = (
-        ""  # cluster of Ray whose machines have these processes: "auto", HOST:PORT, "local"; else this one has
-    )
+    ray: str = ""  # a cluster of Ray whose machines have them: "auto", HOST:PORT or "local"; empty: this machine
     timeout: float = 60.0  # seconds that an environment there may take for an answer, the first one five times
     max_faults: int = (
         5  # faults in a row of one environment that are mended by a restart; 0: the first one ends the run

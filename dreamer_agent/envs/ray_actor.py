@@ -45,7 +45,10 @@ class RayActor:
 
     def wait(self, seconds: float) -> bool:
         """See `Link`."""
-        return len(self._ready(seconds)) == len(self.answers)
+        try:
+            return len(self._ready(seconds)) == len(self.answers)
+        except self.ray.exceptions.RayError:  # of the cluster: `receive` says so
+            return True
 
     def done(self) -> int:
         """See `Link`."""
@@ -73,7 +76,9 @@ class RayActor:
 
     def kill(self) -> None:
         """See `Link`."""
-        self.ray.kill(self.actor)
+        if self.ray.is_initialized():  # else it has ended with the connection
+            with contextlib.suppress(self.ray.exceptions.RayError):  # and here with the cluster
+                self.ray.kill(self.actor)
 
     def _ready(self, seconds: float) -> list[Any]:
         ready, _ = self.ray.wait(self.answers, num_returns=len(self.answers), timeout=seconds)
