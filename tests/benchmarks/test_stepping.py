@@ -9,4 +9,4 @@ def test_contenders_are_measured_in_turns() -> None:
     assert all(one["steps_per_second"] > 0 for one in row["contenders"].values())
     assert row["contenders"][stepping.HERE]["ratio"] == [1, 1, 1]
     line = stepping.table([row])[-1]
-    assert line.startswith("| wait 5 ms | 3 | ") and line.count("|") == 8
+    assert line.startswith("| wait 5 ms | 3 | ") and line.count("|") == 9
