@@ -74,6 +74,7 @@ def result(folder: Path) -> dict[str, Any]:
         "score": next(round(one["return_mean"], 1) for one in scores if one["policy"] == "sample"),
         "first_half": round(float(early.mean()), 1),
         "over_training": round(float(returns.mean()), 1),
+        "commit": json.loads((folder / "provenance.json").read_text())["commit"],
     }
 
 
