@@ -3,8 +3,7 @@
     python -m benchmarks.divided --runs runs/divided
 
 CartPole, preset `classic` with eight sequences in a batch, several seeds each. Run directories of an earlier call
-go on.
-Results go to benchmarks/results/divided.json and divided.png.
+go on. Results go to benchmarks/results/divided.json and divided.png.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class RayActor:
     def done(self) -> int:
         """See `Link`."""
         count = 0
-        for promised in self._ready(0.0):
-            with contextlib.suppress(self.ray.exceptions.RayError):
+        with contextlib.suppress(self.ray.exceptions.RayError):  # in order: none after one that is lost
+            for promised in self._ready(0.0):
                 self.ray.get(promised)
                 count += 1
         return count
