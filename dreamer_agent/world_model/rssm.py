@@ -188,6 +188,9 @@ class RSSM:
             new, logits = each(params, divide(uniform, parts) if parts > 1 else uniform, carry, *given)
             return new, (new, logits)
 
+        # Kept for the way back are the products alone: for so few rows, what lies between them costs less to
+        # compute again than to write and read.
+        step = jax.checkpoint(step, prevent_cse=False, policy=jax.checkpoint_policies.dots_saveable)
         _, out = jax.lax.scan(step, latent, (jax.random.split(key, length), *over_time))
         if parts > 1:
             out = jax.tree.map(lambda x: x.reshape(length, batch, *x.shape[3:]), out)

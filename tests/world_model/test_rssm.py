@@ -163,6 +163,29 @@ def test_step_by_step_equals_over_time(rssm, params, observe, observe_step):
         np.testing.assert_allclose(step_logits, logits[:, t], rtol=1e-4, atol=1e-5)
 
 
+def test_gradients_over_time_are_those_step_by_step(rssm, params):
+    latent, (actions, tokens, is_first) = draw_latent(0), draw_sequence(1)
+    is_first = is_first.at[1, 3].set(True)
+
+    def loss(latents, logits):
+        return (latents.deter**2).sum() + jnp.sin(latents.stoch).sum() + (logits**2).mean()
+
+    def over_time(params, latent, tokens):
+        return loss(*rssm.observe(params, KEY, latent, actions, tokens, is_first))
+
+    def step_by_step(params, latent, tokens):
+        steps = []
+        for t, key in enumerate(jax.random.split(KEY, TIME)):
+            steps.append(rssm.observe_step(params, key, latent, actions[:, t], tokens[:, t], is_first[:, t]))
+            latent = steps[-1][0]
+        return loss(*jax.tree.map(lambda *x: jnp.stack(x, 1), *steps))
+
+    gradients = [quick_jit(jax.grad(f, (0, 1, 2)))(params, latent, tokens) for f in (over_time, step_by_step)]
+    for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-4)
+    assert all(np.abs(x).max() > 1e-4 for x in jax.tree.leaves((gradients[0][0]["cell"], gradients[0][1:])))
+
+
 def test_reset_forgets_what_came_before(params, observe):
     cut = 3
     first, second = draw_sequence(2), draw_sequence(3)
