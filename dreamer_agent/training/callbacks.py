@@ -12,7 +12,7 @@ from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.evaluate import Evaluation
 
 if TYPE_CHECKING:
-    from dreamer_agent.training.loop import Trainer
+    from dreamer_agent.training.trainer import Trainer
 
 
 class Callback:

@@ -25,10 +25,10 @@ from dreamer_agent.replay import DeviceReplay, Mark, ReplayState, Saved
 from dreamer_agent.training import budget, memory
 from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
-from dreamer_agent.training.loop import Trainer
 from dreamer_agent.training.mesh import sizes_of
 from dreamer_agent.training.opening import replay_sizes
 from dreamer_agent.training.skipped import look_at_skips
+from dreamer_agent.training.trainer import Trainer
 from dreamer_agent.training.updates import SkippedUpdate
 
 MOST_UPDATES = {"cpu": 8}  # of one chunk, so that signals and the screen do not wait for more than seconds

@@ -20,7 +20,7 @@ from dreamer_agent.training.opening import prepare_folder
 from dreamer_agent.training.progress import Counters, Window
 
 if TYPE_CHECKING:
-    from dreamer_agent.training.loop import Trainer
+    from dreamer_agent.training.trainer import Trainer
 
 RECENT = 20  # training episodes whose mean return tells how good a checkpoint is
 FEWEST = 5  # of them, below which nothing is said

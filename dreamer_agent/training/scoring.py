@@ -11,7 +11,7 @@ from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError, 
 from dreamer_agent.training.saving import cut_episodes
 
 if TYPE_CHECKING:
-    from dreamer_agent.training.loop import Trainer
+    from dreamer_agent.training.trainer import Trainer
 
 
 def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: int | None) -> Evaluation:

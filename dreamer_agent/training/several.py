@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from dreamer_agent.training.checkpoint import Checkpoint, sound
 from dreamer_agent.training.checkpoints import Checkpoints
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from dreamer_agent.training.mesh import sizes_of
 from dreamer_agent.training.opening import EnvFactory
 from dreamer_agent.training.processes import Meeting, from_first, gather, others
@@ -36,7 +36,7 @@ from dreamer_agent.training.scoring import evaluation_of
 APART = 15_485_863  # between the seeds of processes
 
 
-class ProcessTrainer(Trainer):
+class ProcessTrainer(HostTrainer):
     """The part of a run that this process has."""
 
     def __init__(self, *arguments: Any, **named: Any):
@@ -51,7 +51,7 @@ class ProcessTrainer(Trainer):
     def open(
         cls, config: Config, folder: Path, make: EnvFactory | None = None, quiet: bool = False,
         began: float | None = None, allow: Collection[str] = (),
-    ) -> Trainer:  # fmt: skip
+    ) -> Self:  # fmt: skip
         """As `Trainer.open`, in this process's run directory; only the first one talks."""
         here = jax.process_index()
         if here:

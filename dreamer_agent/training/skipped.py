@@ -14,7 +14,7 @@ from dreamer_agent.training.saving import restore_callbacks
 from dreamer_agent.training.updates import SkippedUpdate
 
 if TYPE_CHECKING:
-    from dreamer_agent.training.loop import Trainer
+    from dreamer_agent.training.trainer import Trainer
 
 SKIPPED, KEPT_SKIPPED = "skipped", 3  # batches of skipped updates that are kept to be looked at
 

@@ -18,9 +18,9 @@ from dreamer_agent.errors import ConfigError
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training import population
 from dreamer_agent.training.checkpoint import newest
-from dreamer_agent.training.loop import Trainer
 from dreamer_agent.training.mesh import Placement, over_seeds, sizes_of
 from dreamer_agent.training.population import Population
+from dreamer_agent.training.trainer import Trainer
 from dreamer_agent.training.updates import program_of
 from tests.conftest import TEST_SIZE, random_batch, small_config
 from tests.training.device_runs import short

@@ -16,8 +16,9 @@ from dreamer_agent.errors import ConfigError, EnvironmentFault
 from dreamer_agent.training import train
 from dreamer_agent.training.callbacks import Callback
 from dreamer_agent.training.device_loop import DeviceTrainer, span
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from dreamer_agent.training.run_directory import newest_step
+from dreamer_agent.training.trainer import Trainer
 from tests.training.device_runs import rows, scores, short, without_clock
 
 
@@ -117,7 +118,7 @@ def test_until_it_learns_it_stores_what_the_host_loop_stores(tmp_path: Path) -> 
     saved = []
     for loop in ("host", "device"):
         config = short("train.steps=400", "replay.prefill=1000", f"train.loop={loop}")
-        kind = DeviceTrainer if loop == "device" else Trainer
+        kind = DeviceTrainer if loop == "device" else HostTrainer
         trainer = kind.open(config, tmp_path / loop, quiet=True)
         trainer.run(60)
         saved.append(trainer.replay.save().steps)

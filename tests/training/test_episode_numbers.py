@@ -17,7 +17,7 @@ from dreamer_agent.training import train
 from dreamer_agent.training.callbacks import Callback
 from dreamer_agent.training.driver import Driver, Episode, mean_numbers
 from dreamer_agent.training.evaluate import evaluate
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from dreamer_agent.training.metrics import read_metrics
 from tests.conftest import small_config
 from tests.envs.test_episode_numbers import LENGTHS, MODES, Reporting, reports
@@ -109,7 +109,7 @@ def test_a_run_that_was_stopped_and_goes_on_writes_the_same_rows(run: Any, tmp_p
     with pytest.raises(SystemExit):
         train(CONFIG, tmp_path / "run", quiet=True, callbacks=Watch(stop))
     assert len(read_metrics(tmp_path / "run")) == 1
-    trainer = Trainer.open(CONFIG, tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(CONFIG, tmp_path / "run", quiet=True)
     assert trainer.whole and trainer.counters.env_steps in (stop, stop + 1)
     trainer.close()
     train(CONFIG, tmp_path / "run", quiet=True)
@@ -119,7 +119,7 @@ def test_a_run_that_was_stopped_and_goes_on_writes_the_same_rows(run: Any, tmp_p
 def test_numbers_of_rows_that_wait_are_kept(tmp_path: Path) -> None:
     """At one of these steps an episode has just ended whose row the policy has not seen."""
     waiting = 0
-    trainer = Trainer.open(CONFIG, tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(CONFIG, tmp_path / "run", quiet=True)
     trainer.begin(60)
     while trainer.counters.env_steps < 60:
         trainer._step()

@@ -11,7 +11,7 @@ from dreamer_agent.config import Config, merge
 from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.errors import EnvironmentFault
 from dreamer_agent.training.checkpoint import newest
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from dreamer_agent.training.metrics import read_metrics
 from tests.conftest import small_config
 
@@ -27,7 +27,7 @@ def config_of(folder: Path, plan: dict, *overrides: str) -> Config:
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_run_goes_on_and_counts(tmp_path: Path, processes: int, capsys) -> None:
     plan = {"raise": [31], "nan": [50], "shape": [77]} | ({"exit": [90]} if processes else {})
-    trainer = Trainer.open(config_of(tmp_path, plan, f"env.processes={processes}"), tmp_path / "run")
+    trainer = HostTrainer.open(config_of(tmp_path, plan, f"env.processes={processes}"), tmp_path / "run")
     trainer.run(120)
     trainer.close()
     faults = len(plan)
@@ -44,7 +44,7 @@ def test_a_run_goes_on_and_counts(tmp_path: Path, processes: int, capsys) -> Non
 
 def test_one_that_keeps_failing_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"raise": list(range(100, 1000))}, "env.max_faults=2")
-    trainer = Trainer.open(config, tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(config, tmp_path / "run", quiet=True)
     with pytest.raises(
         EnvironmentFault, match=r"Environment \d .* failed 3 times in a row.*the arm fell off.*check"
     ):
@@ -52,18 +52,18 @@ def test_one_that_keeps_failing_ends_the_run_with_a_checkpoint(tmp_path: Path) -
     trainer.close()
     checkpoint = newest(tmp_path / "run")
     assert 80 < checkpoint.step == trainer.counters.env_steps <= 110
-    mended = Trainer.open(merge(config, {"env": {"max_faults": 2}}), tmp_path / "run", quiet=True)
+    mended = HostTrainer.open(merge(config, {"env": {"max_faults": 2}}), tmp_path / "run", quiet=True)
     assert mended.counters.env_steps == checkpoint.step and not mended.whole  # it failed in the middle of a step
     mended.close()
 
 
 def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     config = config_of(tmp_path, {"raise": [31, 71]})
-    trainer = Trainer.open(config, tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(config, tmp_path / "run", quiet=True)
     trainer.run(50)
     trainer.close()
     assert trainer.counters.faults == 1
-    resumed = Trainer.open(config, tmp_path / "run", quiet=True)
+    resumed = HostTrainer.open(config, tmp_path / "run", quiet=True)
     assert resumed.whole and resumed.counters.faults == 1
     resumed.run(100)
     resumed.close()
@@ -85,7 +85,7 @@ class OnlyTrains:
 
 def test_a_later_evaluation_that_fails_is_left_out(tmp_path: Path, capsys) -> None:
     config = config_of(tmp_path, {}, "train.eval_every=40", "train.eval_episodes=2")
-    trainer = Trainer.open(config, tmp_path / "run", OnlyTrains(config, good=1))
+    trainer = HostTrainer.open(config, tmp_path / "run", OnlyTrains(config, good=1))
     trainer.run(130)
     trainer.close()
     said = capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_a_later_evaluation_that_fails_is_left_out(tmp_path: Path, capsys) -> No
 
 def test_a_first_evaluation_that_fails_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, "train.eval_every=30", "train.checkpoint_every=1000")
-    trainer = Trainer.open(config, tmp_path / "run", OnlyTrains(config, good=0), quiet=True)
+    trainer = HostTrainer.open(config, tmp_path / "run", OnlyTrains(config, good=0), quiet=True)
     with pytest.raises(OSError, match="did not start"):
         trainer.run(130)
     trainer.close()
@@ -105,7 +105,7 @@ def test_a_first_evaluation_that_fails_ends_the_run_with_a_checkpoint(tmp_path: 
 
 def test_faults_in_an_evaluation_are_counted_and_told(tmp_path: Path, capsys) -> None:
     config = config_of(tmp_path, {}, "train.eval_episodes=4")
-    trainer = Trainer.open(config, tmp_path / "run")
+    trainer = HostTrainer.open(config, tmp_path / "run")
     trainer.run(40)
     trainer.make = lambda count: make_env(config_of(tmp_path / "elsewhere", {"raise": [9, 20]}).env, count)
     (tmp_path / "elsewhere").mkdir()

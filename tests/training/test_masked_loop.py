@@ -16,7 +16,7 @@ from dreamer_agent.config import Config
 from dreamer_agent.envs.checked import CheckedEnv
 from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv, make_vector
 from dreamer_agent.training import train
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from tests.conftest import small_config
 from tests.envs.masked_envs import Picky
 
@@ -95,7 +95,7 @@ class Extreme(gym.Env):
 
 def test_extreme_numbers_stay_finite_in_episodes_of_one_step_and_without_end(tmp_path: Path) -> None:
     made = [Extreme(endless=False), Extreme(endless=True)]
-    trainer = Trainer.open(
+    trainer = HostTrainer.open(
         short(90), tmp_path / "run", lambda count: make_vector([lambda e=e: e for e in made], 1), quiet=True
     )
     try:

@@ -17,8 +17,9 @@ from dreamer_agent.files import read_tree
 from dreamer_agent.training.callbacks import Callback
 from dreamer_agent.training.checkpoint import complete
 from dreamer_agent.training.device_loop import DeviceTrainer
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.training.trainer import Trainer
 from tests.conftest import random_batch, small_config
 
 
@@ -70,7 +71,7 @@ class Poison(Callback):
 
 
 def test_skips_are_counted_and_their_batches_kept_and_their_latents_not(tmp_path: Path) -> None:
-    trainer = Trainer.open(short("train.max_skipped=1000"), tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(short("train.max_skipped=1000"), tmp_path / "run", quiet=True)
     trainer.run(160, Poison(100, some=True))
     trainer.close()
     counted = trainer.counters.skipped
@@ -92,7 +93,7 @@ def test_skips_are_counted_and_their_batches_kept_and_their_latents_not(tmp_path
 def poisoned(tmp_path_factory) -> tuple[Trainer, Path]:
     """A run whose whole replay was poisoned at env step 150, and which went back to the checkpoint before."""
     folder = tmp_path_factory.mktemp("numerics") / "run"
-    trainer = Trainer.open(short(), folder, quiet=True)
+    trainer = HostTrainer.open(short(), folder, quiet=True)
     trainer.run(260, Poison(150))
     yield trainer, folder
     trainer.close()
@@ -110,14 +111,14 @@ def test_too_many_in_a_row_go_back_to_the_last_good_checkpoint(poisoned) -> None
 def test_a_second_time_ends_the_run_with_a_sentence_and_its_checkpoint_goes_on(poisoned, tmp_path) -> None:
     trainer, folder = poisoned
     copy = shutil.copytree(folder, tmp_path / "copy")
-    again = Trainer.open(short("train.steps=600"), copy, quiet=True)
+    again = HostTrainer.open(short("train.steps=600"), copy, quiet=True)
     assert again.counters.rollbacks == 1 and again.replay.seed == trainer.replay.seed
     with pytest.raises(
         NumericsError, match=r"3 updates in a row .* again after .* lower optimizer\.learning_rate"
     ):
         again.run(400, Poison(0, often=True))
     again.close()
-    allowed = Trainer.open(
+    allowed = HostTrainer.open(
         short("optimizer.learning_rate=1e-5"), copy, quiet=True, allow=["optimizer.learning_rate"]
     )
     np.testing.assert_allclose(allowed.state.hyper["learning_rate"], 1e-5)
@@ -126,7 +127,7 @@ def test_a_second_time_ends_the_run_with_a_sentence_and_its_checkpoint_goes_on(p
 
 
 def test_without_a_checkpoint_it_stops_at_once(tmp_path: Path) -> None:
-    trainer = Trainer.open(short("train.checkpoint_every=10000"), tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(short("train.checkpoint_every=10000"), tmp_path / "run", quiet=True)
     with pytest.raises(NumericsError, match="3 updates in a row was not finite"):
         trainer.run(200, Poison(60, often=True))
     trainer.close()

@@ -20,8 +20,9 @@ from dreamer_agent.envs.interface import interface_of_specs
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training import updates
 from dreamer_agent.training.callbacks import Callback
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from dreamer_agent.training.mesh import Placement
+from dreamer_agent.training.trainer import Trainer
 from dreamer_agent.training.updates import updates_per_dispatch
 from tests.conftest import random_batch, small_config
 
@@ -116,7 +117,7 @@ def shared(learner) -> Iterator[Agent]:
 
 def opened(config: Config, folder: Path) -> tuple[Trainer, Reusing]:
     env = Reusing()
-    trainer = Trainer.open(config, folder, lambda _: env, quiet=True)
+    trainer = HostTrainer.open(config, folder, lambda _: env, quiet=True)
     env.watch = lambda: trainer.updates.flight is not None
     return trainer, env
 

@@ -16,7 +16,7 @@ from dreamer_agent.envs.gymnasium_adapter import make_vector
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.training import train
 from dreamer_agent.training.callbacks import Callback, StopOnReturn
-from dreamer_agent.training.loop import Trainer
+from dreamer_agent.training.loop import HostTrainer
 from tests.conftest import small_config
 from tests.replay.stores import assert_same
 
@@ -30,7 +30,7 @@ def test_a_longer_run_after_a_full_disk_is_written_whole(tmp_path: Path, monkeyp
     def config(steps: int) -> Any:
         return small_config(*FEW, f"train.steps={steps}")
 
-    trainer = Trainer.open(config(60), tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(config(60), tmp_path / "run", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr(files.np, "savez", full)
         with pytest.raises(RunDirectoryError, match="No space left"):
@@ -39,7 +39,7 @@ def test_a_longer_run_after_a_full_disk_is_written_whole(tmp_path: Path, monkeyp
     trainer.run(400)
     expected = trainer.replay.save()
     trainer.close()
-    again = Trainer.open(config(400), tmp_path / "run", quiet=True)
+    again = HostTrainer.open(config(400), tmp_path / "run", quiet=True)
     assert again.counters.env_steps >= 400
     assert_same(again.replay.save(), expected)
     again.close()
@@ -65,7 +65,7 @@ def test_a_callback_goes_on_with_a_copy_of_what_it_knew(tmp_path: Path) -> None:
     config = small_config(*FEW, "train.steps=40", "train.eval_episodes=1")
     first, second = Remembers(), Remembers()
     train(config, tmp_path / "run", quiet=True, callbacks=first)
-    trainer = Trainer.open(small_config(*FEW, "train.steps=60"), tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(small_config(*FEW, "train.steps=60"), tmp_path / "run", quiet=True)
     trainer.run(60, second)
     trainer.close()
     assert second.seen[: len(first.seen)] == first.seen and second.seen[-1] >= 60
@@ -77,7 +77,7 @@ def test_what_a_callback_cannot_have_kept_is_said(tmp_path: Path) -> None:
         def get_state(self) -> Any:
             return {"file": object()}
 
-    trainer = Trainer.open(small_config(*FEW, "train.steps=20"), tmp_path / "run", quiet=True)
+    trainer = HostTrainer.open(small_config(*FEW, "train.steps=20"), tmp_path / "run", quiet=True)
     with pytest.raises(ConfigError, match=r"get_state\(\) of the callback Holds .* a object.*plain data"):
         trainer.run(20, Holds())
     trainer.close()
@@ -102,11 +102,11 @@ def test_a_resumed_run_tells_of_an_environment_that_was_made_differently(tmp_pat
         return lambda count: make_vector([one] * count, 1, max_faults=1)
 
     config = small_config(*FEW, "train.steps=200")
-    first = Trainer.open(config, tmp_path / "run", with_gravity(9.0, 9.5), quiet=True)
+    first = HostTrainer.open(config, tmp_path / "run", with_gravity(9.0, 9.5), quiet=True)
     first.run(40)
     first.close()
     with pytest.warns(UserWarning, match="Environment 1 does not go on as it was.*another gravity"):
-        second = Trainer.open(config, tmp_path / "run", with_gravity(9.0, 9.7))
+        second = HostTrainer.open(config, tmp_path / "run", with_gravity(9.0, 9.7))
     assert "exactly where it was, but for 1 environments that were made differently" in capsys.readouterr().out
     before = first.counters.episodes
     second.run(50)
