@@ -85,8 +85,11 @@ def train(
     try:
         with requeued():
             from dreamer_agent import api
+            from dreamer_agent.training.mesh import divide_cpu
 
             _join(distributed, processes, process, seeds)
+            if seeds:  # before an environment in JAX is looked at
+                divide_cpu(seeds)
             config = _configuration(env, overrides, preset or ["auto"], size, steps, seed, init_from)
             folder = run or (Path("runs") if seeds else api.default_folder(config))
             if seeds:

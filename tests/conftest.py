@@ -17,6 +17,8 @@ from dreamer_agent.agent import Agent
 from dreamer_agent.config import Config, load_config
 from dreamer_agent.specs import ArraySpec
 
+if "device_count" not in os.environ["XLA_FLAGS"]:
+    jax.config.update("jax_num_cpu_devices", 1)  # whatever test comes first: several devices are asked for apart
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".xla_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -44,8 +44,10 @@ class Loop:
     def open_population(self, presets: list[str], overrides: list[str], seeds: int) -> Reply:
         """Start `seeds` runs as one program, fill their replays and make the first updates."""
         from dreamer_agent.api import population_configs
+        from dreamer_agent.training.mesh import divide_cpu
         from dreamer_agent.training.population import Population
 
+        divide_cpu(seeds)
         config = load_config(presets, [*overrides, *SETTINGS])
         self.folder = tempfile.TemporaryDirectory()
         folders = [Path(self.folder.name) / f"run{seed}" for seed in range(seeds)]

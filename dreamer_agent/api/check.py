@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamer_agent.agent import compute_dtype
-from dreamer_agent.api.runs import enable_compilation_cache
+from dreamer_agent.api.runs import make_ready
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv
 from dreamer_agent.errors import EnvironmentFault
@@ -34,7 +34,7 @@ def check(
     the run itself starts sooner. Raises a `DreamerError` where there is no such environment; what else keeps it
     from training is in `Report.problems`.
     """
-    enable_compilation_cache()
+    make_ready(config)
     report = check_run(config, make, quick)
     if show:
         print_report(report)

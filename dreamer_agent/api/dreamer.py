@@ -22,6 +22,7 @@ from dreamer_agent.api.runs import (
     dream_of,
     enable_compilation_cache,
     load_saved,
+    make_ready,
     run_folder,
 )
 from dreamer_agent.config import Config, load_config, merge, parse_override, validate
@@ -32,6 +33,7 @@ from dreamer_agent.registry import import_plugins
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import Evaluation, Trainer, evaluate, run_directory
 from dreamer_agent.training.loop import open_trainer
+from dreamer_agent.training.mesh import divide_cpu
 from dreamer_agent.training.opening import SPACES
 from dreamer_agent.training.saving import save_as
 
@@ -251,7 +253,7 @@ class Dreamer:
 
     def _open(self) -> Trainer:
         if self._trainer is None:
-            enable_compilation_cache()
+            make_ready(self.config)
             # Room for what lies there, too: a replay never shrinks.
             steps = max(self._target, run_directory.newest_step(self.folder) or 0, 1)
             config = merge(self.config, {"train": {"steps": steps}})
@@ -319,6 +321,7 @@ def configure(
     if AUTO in presets and source is not None:
         base = merge(merge(load_config(names), changes), fixed)
         import_plugins(base.plugins)
+        divide_cpu(devices=base.mesh.data * base.mesh.fsdp)  # before JAX is asked what device there is
         env = source.make(base.env, source.borrowed or 1)
         try:
             names = [*auto_presets(env.obs_specs), *names]

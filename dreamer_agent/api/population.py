@@ -11,6 +11,7 @@ from dreamer_agent.api.runs import enable_compilation_cache
 from dreamer_agent.config import Config, merge, validate
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.training import Evaluation
+from dreamer_agent.training.mesh import divide_cpu
 from dreamer_agent.training.opening import EnvFactory
 
 
@@ -29,6 +30,7 @@ def train_population(
     """
     from dreamer_agent.training.population import Population
 
+    divide_cpu(seeds if isinstance(seeds, int) else len(seeds))
     enable_compilation_cache()
     configs = population_configs(config, seeds, hyper)
     folders = [Path(folder) / default_folder(each).name for each in configs]
@@ -50,6 +52,7 @@ def train_together(
     """
     from dreamer_agent.training.population import Population
 
+    divide_cpu(len(configs))
     enable_compilation_cache()
     population = Population.open(configs, [Path(folder) for folder in folders], None, quiet)
     try:

@@ -24,6 +24,7 @@ from dreamer_agent.training import Driver, Evaluation, evaluate, run_directory
 from dreamer_agent.training import train as train_loop
 from dreamer_agent.training.checkpoint import newest
 from dreamer_agent.training.evaluate import EVALUATION_SEED
+from dreamer_agent.training.mesh import divide_cpu
 from dreamer_agent.training.metrics import read_metrics
 from dreamer_agent.training.opening import SPACES, EnvFactory
 from dreamer_agent.training.weights import FILE, fill, load_weights, with_params
@@ -56,6 +57,12 @@ def enable_compilation_cache(folder: Path | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILING)
 
 
+def make_ready(config: Config) -> None:
+    """What has to come before JAX is used for a run of `config`."""
+    divide_cpu(devices=config.mesh.data * config.mesh.fsdp)
+    enable_compilation_cache()
+
+
 def train(
     config: Config, run: str | Path, quiet: bool = False, make: EnvFactory | None = None, callbacks: Any = None,
     began: float | None = None, allow: Collection[str] = (),
@@ -68,7 +75,7 @@ def train(
     Raises a `DreamerError` that says what to mend where the environment, the memory or the directory does not
     fit.
     """
-    enable_compilation_cache()
+    make_ready(config)
     return train_loop(config, Path(run), make, quiet, callbacks, began, allow)
 
 

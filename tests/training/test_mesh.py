@@ -33,6 +33,32 @@ def test_on_eight_devices() -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.parametrize(
+    ("asked", "before", "devices"),
+    [
+        ("runs=8", "", "largest(8)"),
+        ("runs=3", "", "largest(3)"),
+        ("devices=2", "", "min(2, cores)"),
+        ("devices=1", "", "1"),
+        ("devices=10_000", "", "cores"),
+        ("runs=8", "jax.numpy.ones(1)", "1"),  # too late
+        ("runs=8", "jax.config.update('jax_num_cpu_devices', 3)", "3"),
+    ],
+)
+def test_a_cpu_is_divided_as_asked_if_nobody_did_before(asked: str, before: str, devices: str) -> None:
+    code = f"""
+import os, jax
+from dreamer_agent.training.mesh import divide_cpu
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+largest = lambda runs: max(n for n in range(1, runs + 1) if n <= cores and runs % n == 0)
+{before}
+divide_cpu({asked})
+assert len(jax.devices()) == {devices}, (jax.devices(), cores)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
 def test_one_device_needs_no_mesh() -> None:
     placement = Placement.of(small_config("mesh.data=0"))  # all there are
     assert placement == Placement() and placement.devices == len(jax.devices()) == 1
