@@ -21,7 +21,7 @@ LEAVES = {  # anyone may import these
 }  # fmt: skip
 SUPPLIERS = {"replay", "envs"}  # they import nothing but the leaves
 ORDER = [
-    {"ops"}, {"distributions"}, {"nets"}, {"world_model"}, {"behaviour", "planning", "optim"}, {"agent"},
+    {"ops"}, {"distributions"}, {"nets"}, {"world_model"}, {"behaviour", "optim"}, {"planning"}, {"agent"},
     {"training", "dreams"}, {"api"}, {"plots", "launch", "statistics"}, {"sweeps", "bench"}, {"cli"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -1,0 +1,1 @@
+"""Environments as exact models: what planners can do when the model is right."""

@@ -1,0 +1,32 @@
+"""The trained world model, with its actor and critic, as a model to plan with."""
+
+from __future__ import annotations
+
+from dreamer_agent.behaviour import ActionDistribution, ActorCritic
+from dreamer_agent.nets import Params
+from dreamer_agent.planning.model import Array, Model, Outcome
+from dreamer_agent.world_model import Actions, Latent, WorldModel
+from dreamer_agent.world_model.imagine import imagine_step
+
+
+def learned_model(model: WorldModel, nets: ActorCritic) -> Model:
+    """Over latents `[N, ...]`, with all parameters of an agent.
+
+    The predicted continue of DreamerV3 holds the discount already. Illegal actions are those that the model
+    predicts; the policy keeps to them.
+    """
+
+    def value(params: Params, latent: Latent) -> Array:
+        return nets.value(params["critic"], latent.features).mean()
+
+    def step(params: Params, key: Array, actions: Actions, latent: Latent) -> tuple[Outcome, Latent]:
+        new = imagine_step(model, params, key, latent, actions)
+        reward = model.predict_reward(params, new.features).mean()
+        discount = model.predict_continue(params, new.features).prob()
+        return Outcome(reward, discount, value(params, new)), new
+
+    def policy(params: Params, latent: Latent) -> ActionDistribution:
+        legal = model.imagined_legal(params, latent.features)
+        return nets.policy(params["actor"], latent.features, legal)
+
+    return Model(nets.act_specs, step, policy, value)

@@ -1,0 +1,161 @@
+"""The parts of planners against hand-worked numbers, and what all of them keep to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamer_agent.behaviour import ActionDistribution
+from dreamer_agent.distributions import Categorical, Normal
+from dreamer_agent.errors import ConfigError
+from dreamer_agent.planning import (
+    CEM,
+    MPPI,
+    GradientPlanner,
+    Model,
+    Outcome,
+    Proposal,
+    RandomShooting,
+    Score,
+    TreeSearch,
+)
+from dreamer_agent.specs import ArraySpec
+
+KEY = jax.random.PRNGKey(0)
+MIXED = {"push": ArraySpec("continuous", (2,)), "which": ArraySpec("discrete", (), 3)}
+
+
+def line(specs: Any = MIXED, discount: float = 0.5, value: float = 8.0) -> Model:
+    """A point on a line, pushed by the first number and by which - 1; rewards are its place after the step."""
+
+    def step(params: Any, key: Any, actions: Any, state: Any) -> tuple[Outcome, Any]:
+        push = actions["push"][:, 0] if "push" in actions else 0.0
+        new = state + push + (actions["which"] - 1 if "which" in actions else 0)
+        return Outcome(new, jnp.full(new.shape, discount), jnp.full(new.shape, value)), new
+
+    def policy(params: Any, state: Any) -> ActionDistribution:
+        rows, parts = len(state), {}
+        if "push" in specs:
+            parts["push"] = Normal(jnp.full((rows, 2), 0.5), jnp.full((rows, 2), 0.1), 1)
+        if "which" in specs:
+            parts["which"] = Categorical.from_logits(jnp.zeros((rows, 3)))
+        return ActionDistribution(parts)
+
+    doubt = lambda params, state: jnp.abs(state)  # noqa: E731
+    return Model(specs, step, policy, lambda params, state: jnp.full(len(state), value), doubt)
+
+
+def pushes(*numbers: float) -> Any:
+    """Actions `[1, H, ...]` that push so, and choose the middle."""
+    push = jnp.stack([jnp.asarray(numbers), jnp.zeros(len(numbers))], -1)[None]
+    return {"push": push, "which": jnp.ones((1, len(numbers)), jnp.int32)}
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (Score(), 1 + 0.5 * 3 + 0.25 * 8),  # places 1 and 3, then the value
+        (Score(terminal=False), 1 + 0.5 * 3),
+        (Score(lambda_=0.0), 1 + 0.5 * 8),
+        (Score(lambda_=0.5), 1 + 0.5 * (0.5 * 8 + 0.5 * (3 + 0.5 * 8))),
+    ],
+)
+def test_a_score_is_the_lambda_return(score: Score, expected: float) -> None:
+    found = score(line(), (), KEY, jnp.zeros(1), pushes(1.0, 2.0))
+    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+
+
+def test_doubt_is_taken_off_rewards() -> None:
+    found = Score()(line().doubted(0.5), (), KEY, jnp.zeros(1), pushes(1.0, 2.0))
+    np.testing.assert_allclose(found, [0.5 + 0.5 * 1.5 + 0.25 * 8], rtol=1e-6)
+
+
+def test_a_model_without_a_measure_of_doubt_says_so() -> None:
+    import dataclasses
+
+    with pytest.raises(ValueError, match="no measure of doubt"):
+        dataclasses.replace(line(), doubt=None).doubted(1.0)
+
+
+def test_other_rewards_come_without_the_old_values() -> None:
+    swapped = line().rewarded(lambda state, actions, new: 10 * state - actions["push"][:, 1] + new)
+    actions = pushes(1.0, 2.0) | {"push": jnp.asarray([[[1.0, 4.0], [2.0, 0.0]]])}
+    np.testing.assert_allclose(Score()(swapped, (), KEY, jnp.zeros(1), actions), [1 - 4 + 0.5 * 13], rtol=1e-6)
+    np.testing.assert_allclose(swapped.value((), jnp.ones(4)), np.zeros(4))
+
+
+def test_a_proposal_is_fitted_by_weights() -> None:
+    old = Proposal.wide(MIXED, 1, 1, 1.0)
+    actions = {"push": jnp.asarray([[[[1.0, 0.0]], [[0.0, 0.0]]]]), "which": jnp.asarray([[[2], [0]]])}
+    new = old.fitted(actions, jnp.asarray([[0.75, 0.25]]), momentum=0.0, least=0.05)
+    np.testing.assert_allclose(new.center["push"][0, 0], [0.75, 0.0])
+    np.testing.assert_allclose(new.spread["push"][0, 0], [np.sqrt(0.75 * 0.25), 0.05], rtol=1e-6)
+    np.testing.assert_allclose(new.center["which"][0, 0], [0.25, 0.0, 0.75])
+    half = old.fitted(actions, jnp.asarray([[0.75, 0.25]]), momentum=0.5, least=0.05)
+    np.testing.assert_allclose(half.center["push"][0, 0], [0.375, 0.0])
+    np.testing.assert_allclose(half.center["which"][0, 0], [0.5 / 3 + 0.125, 0.5 / 3, 0.5 / 3 + 0.375], rtol=1e-6)
+
+
+def test_draws_follow_the_proposal_and_stay_in_range() -> None:
+    wide = Proposal.wide(MIXED, 2, 3, 5.0)
+    center = wide.center | {"which": jnp.broadcast_to(jnp.asarray([0.0, 0.25, 0.75]), (2, 3, 3))}
+    drawn = Proposal(center, wide.spread).sample(KEY, 4000)
+    assert drawn["push"].shape == (2, 4000, 3, 2) and jnp.abs(drawn["push"]).max() == 1.0
+    share = (drawn["which"][..., None] == jnp.arange(3)).mean(1)
+    np.testing.assert_allclose(share, center["which"], atol=0.03)
+
+
+def test_a_plan_moves_on_by_a_step() -> None:
+    wide = Proposal.wide(MIXED, 1, 3, 1.0)
+    plan = Proposal(wide.center | {"push": jnp.arange(6.0).reshape(1, 3, 2)}, wide.spread)
+    np.testing.assert_allclose(plan.later(wide).center["push"][0], [[2, 3], [4, 5], [0, 0]])
+    np.testing.assert_allclose(plan.first()["push"], [[0, 1]])
+
+
+ALL = [
+    RandomShooting(64, 4),
+    CEM(64, 3, 8, 4),
+    CEM(64, 3, 8, 4, guided=16),
+    MPPI(64, 3, 16, 4),
+    TreeSearch(32, 16),
+]
+
+
+@pytest.mark.parametrize("planner", ALL, ids=lambda planner: type(planner).__name__)
+def test_planners_go_up_the_line_and_rows_are_independent(planner: Any) -> None:
+    own, states = line(), jnp.asarray([0.0, -3.0, 50.0])
+    plan = jax.jit(lambda key, state: planner.plan(own, (), key, state, planner.begin(own, len(state)))[0])
+    actions = plan(KEY, states)
+    assert (actions["push"][:, 0] > 0.2).all() and (actions["which"] == 2).all(), actions
+    assert actions["push"].shape == (3, 2) and actions["which"].shape == (3,)
+    other = plan(KEY, states.at[2].set(-7.0))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:2], b[:2]), actions, other)
+
+
+def test_gradients_go_up_the_line() -> None:
+    own, planner = line({"push": MIXED["push"]}), GradientPlanner(4, 30, 4)
+    actions, plan = planner.plan(own, (), KEY, jnp.zeros(2), planner.begin(own, 2))
+    np.testing.assert_allclose(actions["push"][:, 0], [1.0, 1.0], atol=1e-3)
+    assert plan.center["push"].shape == (2, 4, 2)
+
+
+def test_gradients_need_continuous_actions() -> None:
+    with pytest.raises(ConfigError, match="needs continuous actions, but which is discrete"):
+        GradientPlanner().begin(line(), 1)
+
+
+def test_what_is_not_finite_is_worst() -> None:
+    def step(params: Any, key: Any, actions: Any, state: Any) -> tuple[Outcome, Any]:
+        outcome, new = line().step(params, key, actions, state)
+        return outcome._replace(reward=jnp.where(actions["push"][:, 0] > 0.5, jnp.nan, outcome.reward)), new
+
+    import dataclasses
+
+    own = dataclasses.replace(line(), step=step)
+    for planner in (RandomShooting(64, 2), CEM(64, 3, 8, 2)):
+        actions, _ = planner.plan(own, (), KEY, jnp.zeros(1), planner.begin(own, 1))
+        assert actions["push"][0, 0] <= 0.51
