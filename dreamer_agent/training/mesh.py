@@ -177,7 +177,7 @@ def divide_cpu(runs: int = 1, devices: int = 1) -> None:
     already (`jax_num_cpu_devices`, XLA_FLAGS). With other backends it does not matter.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(devices, cores) if runs == 1 else _dividing(runs, cores)
+    count = min(devices, cores) if runs < 2 else _dividing(runs, cores)
     flagged = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if count > 1 and not flagged and jax.config.jax_num_cpu_devices < 0:  # type: ignore[attr-defined]
         with contextlib.suppress(RuntimeError):  # it has begun

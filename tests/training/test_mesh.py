@@ -38,6 +38,7 @@ def test_on_eight_devices() -> None:
     [
         ("runs=8", "", "largest(8)"),
         ("runs=3", "", "largest(3)"),
+        ("runs=0", "", "1"),
         ("devices=2", "", "min(2, cores)"),
         ("devices=1", "", "1"),
         ("devices=10_000", "", "cores"),
