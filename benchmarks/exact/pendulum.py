@@ -112,8 +112,9 @@ class Unplanned:
 
 
 def noisy(value: Any, seed: int, amount: float = 0.3) -> Any:
-    """`value` times 1 + `amount` of a smooth field of standard normal numbers."""
-    field = jnp.asarray(np.random.default_rng(seed).normal(size=(40, 40)))
+    """`value` times 1 + `amount` of standard normal numbers, drawn on a grid and interpolated."""
+    drawn = np.random.default_rng(seed).normal(size=(39, 40))
+    field = jnp.asarray(np.concatenate([drawn, drawn[:1]]))  # angles go round
 
     def said(state: jax.Array) -> jax.Array:
         at = jnp.stack([(state[:, 0] + jnp.pi) % (2 * jnp.pi) / (2 * jnp.pi) * 39, (state[:, 1] + 8) / 16 * 39])

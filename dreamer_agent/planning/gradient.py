@@ -10,10 +10,10 @@ import optax
 
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Params
-from dreamer_agent.planning.model import Model, Score, State
+from dreamer_agent.planning.model import Model, Score, State, at_least
 from dreamer_agent.planning.proposal import Proposal
 from dreamer_agent.planning.sampling import scores
-from dreamer_agent.world_model import Actions
+from dreamer_agent.world_model import Actions, LegalActions
 
 Array = jax.Array
 
@@ -22,7 +22,8 @@ Array = jax.Array
 class GradientPlanner:
     """Adam on `candidates` sequences of continuous actions, of which the best is taken (arXiv 2312.17227).
 
-    One candidate is the plan of the step before, the others are drawn around it.
+    One candidate begins as the plan of the step before, the others are drawn around it; that plan as it was can
+    be chosen, too.
     """
 
     candidates: int = 16
@@ -31,6 +32,9 @@ class GradientPlanner:
     rate: float = 0.1
     std: float = 0.5
     score: Score = field(default_factory=Score)
+
+    def __post_init__(self) -> None:
+        at_least(self, candidates=1, iterations=1, horizon=1)
 
     def begin(self, model: Model, batch: int) -> Proposal:
         """Around zero; `ConfigError` where an action is discrete."""
@@ -43,7 +47,7 @@ class GradientPlanner:
         return Proposal.wide(model.specs, batch, self.horizon, self.std)
 
     def plan(
-        self, model: Model, params: Params, key: Array, state: State, plan: Proposal
+        self, model: Model, params: Params, key: Array, state: State, plan: Proposal, legal: LegalActions = None
     ) -> tuple[Actions, Proposal]:
         """See `Planner`."""
         draw_key, key = jax.random.split(key)
@@ -58,11 +62,12 @@ class GradientPlanner:
         def iterate(held: tuple[Actions, optax.OptState], _: None) -> tuple[tuple[Actions, optax.OptState], None]:
             actions, moments = held
             gradient = jax.grad(lambda actions: -found(actions).sum())(actions)
-            gradient = jax.tree.map(lambda g: jnp.nan_to_num(g), gradient)
+            gradient = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), gradient)
             step, moments = adam.update(gradient, moments)
             return (jax.tree.map(lambda a, s: jnp.clip(a + s, -1.0, 1.0), actions, step), moments), None
 
         (actions, _), _ = jax.lax.scan(iterate, (actions, adam.init(actions)), None, self.iterations)
+        actions = jax.tree.map(lambda a, old: jnp.concatenate([a, old[:, None]], 1), actions, plan.center)
         best = found(actions).argmax(-1)
         chosen = jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, best), actions)
         wide = Proposal.wide(model.specs, len(best), self.horizon, self.std)

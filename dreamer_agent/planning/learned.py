@@ -5,15 +5,16 @@ from __future__ import annotations
 from dreamer_agent.behaviour import ActionDistribution, ActorCritic
 from dreamer_agent.nets import Params
 from dreamer_agent.planning.model import Array, Model, Outcome
-from dreamer_agent.world_model import Actions, Latent, WorldModel
+from dreamer_agent.world_model import Actions, Latent, LegalActions, WorldModel
 from dreamer_agent.world_model.imagine import imagine_step
 
 
 def learned_model(model: WorldModel, nets: ActorCritic) -> Model:
     """Over latents `[N, ...]`, with all parameters of an agent.
 
-    The predicted continue of DreamerV3 holds the discount already. Illegal actions are those that the model
-    predicts; the policy keeps to them.
+    The predicted continue of DreamerV3 holds the discount already. The policy keeps to the legal actions that it
+    is told, or else to those that the model predicts; planners that draw actions themselves know only what they
+    are told of the first step.
     """
 
     def value(params: Params, latent: Latent) -> Array:
@@ -25,8 +26,8 @@ def learned_model(model: WorldModel, nets: ActorCritic) -> Model:
         discount = model.predict_continue(params, new.features).prob()
         return Outcome(reward, discount, value(params, new)), new
 
-    def policy(params: Params, latent: Latent) -> ActionDistribution:
-        legal = model.imagined_legal(params, latent.features)
+    def policy(params: Params, latent: Latent, legal: LegalActions = None) -> ActionDistribution:
+        legal = legal or model.imagined_legal(params, latent.features)
         return nets.policy(params["actor"], latent.features, legal)
 
     return Model(nets.act_specs, step, policy, value)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dreamer_agent import ops
 from dreamer_agent.behaviour import ActionDistribution
+from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Params
 from dreamer_agent.specs import Specs
 from dreamer_agent.world_model import Actions
@@ -35,25 +36,28 @@ class Outcome(NamedTuple):
 class Model:
     """Pure functions over states `[N, ...]`.
 
-    `step(params, key, actions, state)` gives `(Outcome, next state)`: mctx's `recurrent_fn`, but for
-    the policy.
-    `policy(params, state)` are the actions that a trained policy would take, which planners may start from, and
-    `value(params, state)` the return that it would have, `[N]`. `doubt(params, state)` `[N]`, where there is one,
-    says how little the model is to be trusted there.
+    `step(params, key, actions, state)` gives `(Outcome, next state)`: mctx's `recurrent_fn`, but for the policy.
+    `policy(params, state, legal)` are the actions that a trained policy would take, which planners may start
+    from; `legal`, where it is given, tells which are allowed. `value(params, state)` is the return that it would
+    have, `[N]`. `doubt(params, state)` `[N]`, where there is one, says how little to trust the model there.
     """
 
     specs: Specs
     step: Callable[[Params, Array, Actions, State], tuple[Outcome, State]]
-    policy: Callable[[Params, State], ActionDistribution]
+    policy: Callable[..., ActionDistribution]
     value: Callable[[Params, State], Array]
     doubt: Callable[[Params, State], Array] | None = None
 
     def rewarded(self, reward: RewardFn) -> Model:
-        """This model with other rewards, and without values, which belong to the old ones."""
+        """This model with other rewards, and without values, which belong to the old ones.
+
+        The policy stays: guides of CEM and MPPI, and the prior of a tree search, still go after the old rewards.
+        Doubt is to be taken off afterwards (`model.rewarded(...).doubted(...)`).
+        """
 
         def step(params: Params, key: Array, actions: Actions, state: State) -> tuple[Outcome, State]:
             outcome, new = self.step(params, key, actions, state)
-            swapped = reward(state, actions, new)
+            swapped = reward(state, actions, new).astype(jnp.float32)
             return Outcome(swapped, outcome.discount, jnp.zeros_like(swapped)), new
 
         return dataclasses.replace(self, step=step, value=lambda params, state: jnp.zeros(_rows(state)))
@@ -61,7 +65,7 @@ class Model:
     def doubted(self, penalty: float) -> Model:
         """This model with `penalty` times its doubt of the next state taken off every reward."""
         if self.doubt is None:
-            raise ValueError("There is no measure of doubt in this model: train one with an ensemble.")
+            raise ConfigError("There is no measure of doubt in this model: give it one, Model(..., doubt=...).")
         doubt = self.doubt
 
         def step(params: Params, key: Array, actions: Actions, state: State) -> tuple[Outcome, State]:
@@ -76,7 +80,8 @@ class Score:
     """How good a sequence of actions is: its lambda-return (V3, eq. 7).
 
     With `lambda_` = 1 the discounted sum of rewards and, if `terminal`, the value where it ends; with less, the
-    values on the way count as well (Dyna-MPC, arXiv 2209.12016).
+    values on the way count as well (Dyna-MPC, arXiv 2209.12016). Each sequence is followed once: in a random
+    model the best score is also that of the luckiest draw.
     """
 
     lambda_: float = 1.0
@@ -94,7 +99,7 @@ class Score:
         _, (reward, discount, value) = jax.lax.scan(step, state, (jax.random.split(key, length), over_time))
         if not self.terminal:
             value = value.at[-1].set(0.0)
-        return ops.lambda_return(reward.T, discount.T, value.T, self.lambda_)[:, 0]
+        return ops.lambda_return(reward.T.astype(jnp.float32), discount.T, value.T, self.lambda_)[:, 0]
 
 
 def follow(model: Model, params: Params, key: Array, state: State, horizon: int) -> Actions:
@@ -102,11 +107,24 @@ def follow(model: Model, params: Params, key: Array, state: State, horizon: int)
 
     def step(state: State, key: Array) -> tuple[State, Actions]:
         action_key, step_key = jax.random.split(key)
-        actions = model.policy(params, state).sample(action_key)
+        actions = in_range(model.specs, model.policy(params, state).sample(action_key))
         return model.step(params, step_key, actions, state)[1], actions
 
     _, actions = jax.lax.scan(step, state, jax.random.split(key, horizon))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), actions)
+
+
+def in_range(specs: Specs, actions: Actions) -> Actions:
+    """Continuous actions cut off at -1 and 1, as environments do."""
+    return {name: x if specs[name].kind == "discrete" else jnp.clip(x, -1.0, 1.0) for name, x in actions.items()}
+
+
+def at_least(planner: Any, **least: float) -> None:
+    """Raise `ConfigError` where a setting of `planner` is below its least."""
+    for name, number in least.items():
+        given = getattr(planner, name)
+        if not given >= number:
+            raise ConfigError(f"{type(planner).__name__}({name}={given}) was asked for: give at least {number}.")
 
 
 def repeated(state: State, count: int) -> State:

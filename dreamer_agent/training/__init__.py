@@ -9,14 +9,18 @@ from dreamer_agent.training.driver import Driver
 from dreamer_agent.training.evaluate import Evaluation, evaluate
 
 if TYPE_CHECKING:
-    from dreamer_agent.training.loop import train
+    from dreamer_agent.training.loop import HostTrainer, train
     from dreamer_agent.training.trainer import Trainer
 
-__all__ = ["Checkpoints", "Driver", "Evaluation", "Trainer", "evaluate", "train"]
+__all__ = ["Checkpoints", "Driver", "Evaluation", "HostTrainer", "Trainer", "evaluate", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Trainer", "train"):  # these need gymnasium and the loggers, what they drive does not
+    if name in (
+        "HostTrainer",
+        "Trainer",
+        "train",
+    ):  # these need gymnasium and the loggers, what they drive does not
         from dreamer_agent.training import loop
 
         return getattr(loop, name)

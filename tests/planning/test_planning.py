@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -37,12 +38,13 @@ def line(specs: Any = MIXED, discount: float = 0.5, value: float = 8.0) -> Model
         new = state + push + (actions["which"] - 1 if "which" in actions else 0)
         return Outcome(new, jnp.full(new.shape, discount), jnp.full(new.shape, value)), new
 
-    def policy(params: Any, state: Any) -> ActionDistribution:
+    def policy(params: Any, state: Any, legal: Any = None) -> ActionDistribution:
         rows, parts = len(state), {}
         if "push" in specs:
             parts["push"] = Normal(jnp.full((rows, 2), 0.5), jnp.full((rows, 2), 0.1), 1)
         if "which" in specs:
-            parts["which"] = Categorical.from_logits(jnp.zeros((rows, 3)))
+            mask = None if legal is None else legal["which"]
+            parts["which"] = Categorical.from_logits(jnp.zeros((rows, 3)), legal=mask)
         return ActionDistribution(parts)
 
     doubt = lambda params, state: jnp.abs(state)  # noqa: E731
@@ -75,9 +77,7 @@ def test_doubt_is_taken_off_rewards() -> None:
 
 
 def test_a_model_without_a_measure_of_doubt_says_so() -> None:
-    import dataclasses
-
-    with pytest.raises(ValueError, match="no measure of doubt"):
+    with pytest.raises(ConfigError, match="no measure of doubt"):
         dataclasses.replace(line(), doubt=None).doubted(1.0)
 
 
@@ -117,7 +117,7 @@ def test_a_plan_moves_on_by_a_step() -> None:
 
 
 ALL = [
-    RandomShooting(64, 4),
+    RandomShooting(512, 4),
     CEM(64, 3, 8, 4),
     CEM(64, 3, 8, 4, guided=16),
     MPPI(64, 3, 16, 4),
@@ -153,9 +153,84 @@ def test_what_is_not_finite_is_worst() -> None:
         outcome, new = line().step(params, key, actions, state)
         return outcome._replace(reward=jnp.where(actions["push"][:, 0] > 0.5, jnp.nan, outcome.reward)), new
 
-    import dataclasses
-
     own = dataclasses.replace(line(), step=step)
-    for planner in (RandomShooting(64, 2), CEM(64, 3, 8, 2)):
-        actions, _ = planner.plan(own, (), KEY, jnp.zeros(1), planner.begin(own, 1))
+    for planner in (RandomShooting(64, 2), CEM(64, 3, 48, 2), MPPI(64, 3, 48, 2)):
+        actions, plan = planner.plan(own, (), KEY, jnp.zeros(1), planner.begin(own, 1))
         assert actions["push"][0, 0] <= 0.51
+        assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(plan))
+
+
+@pytest.mark.parametrize("planner", [CEM(20, 2, 16, 2), MPPI(20, 2, 16, 2)], ids=lambda x: type(x).__name__)
+def test_weights_are_those_of_finite_scores(planner: Any) -> None:
+    scores = jnp.full((3, 20), -jnp.inf).at[0, :5].set(1.0).at[1, 7].set(2.0)
+    weights = planner.weights(scores)
+    np.testing.assert_allclose(weights.sum(-1), [1, 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(weights[0, :5], 0.2, rtol=1e-6)
+    assert weights[1, 7] == 1.0
+    wide = Proposal.wide(MIXED, 3, 2, 1.0)
+    actions = wide.sample(KEY, 20)
+    actions["push"] = actions["push"].at[0, 19].set(jnp.nan)
+    new = wide.fitted(actions, weights, 0.1, 0.05)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(new))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[2], b[2]), new, wide)  # nothing known: as it was
+
+
+def test_better_scores_weigh_more() -> None:
+    weights = MPPI(4, 1, 3, 2, temperature=0.5).weights(jnp.asarray([[0.0, 1.0, 2.0, -9.0]]))[0]
+    expected = np.exp(np.array([-2.0, -1.0, 0.0]) / (0.5 * np.std([0.0, 1.0, 2.0])))
+    np.testing.assert_allclose(weights, [*expected / expected.sum(), 0.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("planner", [CEM(64, 4, 8, 8), MPPI(64, 4, 16, 8)], ids=lambda x: type(x).__name__)
+def test_a_plan_that_has_become_wrong_is_given_up(planner: Any) -> None:
+    up = line(value=0.0)
+    down = up.rewarded(lambda state, actions, new: -new)
+    plan = planner.begin(up, 1)
+    for step in range(3):
+        actions, plan = planner.plan(up, (), jax.random.PRNGKey(step), jnp.zeros(1), plan)
+        assert actions["which"] == 2 and actions["push"][0, 0] > 0.5
+    actions, _ = planner.plan(down, (), KEY, jnp.zeros(1), plan)
+    assert actions["which"] == 0 and actions["push"][0, 0] < -0.5
+
+
+@pytest.mark.parametrize("planner", ALL, ids=lambda planner: type(planner).__name__)
+def test_only_legal_actions_are_chosen(planner: Any) -> None:
+    own, states = line(), jnp.zeros(3)
+    legal = {"which": jnp.asarray([[True, True, False], [True, False, False], [False, True, True]])}
+    actions, _ = planner.plan(own, (), KEY, states, planner.begin(own, 3), legal)
+    assert list(actions["which"]) == [1, 0, 2]
+
+
+def test_a_tree_tries_legal_classes_alone() -> None:
+    pytest.importorskip("mctx")
+    own = line({"which": MIXED["which"]})
+    legal = {"which": jnp.asarray([[True, True, False], [True, False, False], [False, True, True]])}
+    actions, _ = TreeSearch(16).plan(own, (), KEY, jnp.zeros(3), (), legal)
+    assert list(actions["which"]) == [1, 0, 2]
+
+
+def test_rewards_of_any_type_score_alike() -> None:
+    def score(kind: Any) -> Any:
+        swapped = line().rewarded(lambda state, actions, new: (new > 0).astype(kind))
+        return Score(lambda_=0.95)(swapped, (), KEY, jnp.zeros(1), pushes(1.0, 2.0, 0.0))
+
+    for kind in (jnp.float32, jnp.int32, bool):
+        np.testing.assert_allclose(score(kind), [1 + 0.475 * (1 + 0.475)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: CEM(64, elites=100), r"CEM\(elites=100\) .* samples=64: give no more"),
+        (lambda: CEM(64, guided=70), r"CEM\(guided=70\)"),
+        (lambda: CEM(horizon=0), r"CEM\(horizon=0\) was asked for: give at least 1"),
+        (lambda: MPPI(iterations=0), r"MPPI\(iterations=0\)"),
+        (lambda: MPPI(temperature=0.0), r"MPPI\(temperature=0\.0\)"),
+        (lambda: RandomShooting(samples=0), r"RandomShooting\(samples=0\)"),
+        (lambda: GradientPlanner(candidates=0), r"GradientPlanner\(candidates=0\)"),
+        (lambda: TreeSearch(simulations=0), r"TreeSearch\(simulations=0\)"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        make()
