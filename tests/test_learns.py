@@ -46,7 +46,7 @@ def trained(tmp_path_factory) -> tuple[Path, list]:
     config = small_config(
         "env.id=matching:cue", "env.num_envs=8", "model.deter=64", "model.units=32", "model.hidden=32",
         "optimizer.learning_rate=3e-3", "optimizer.warmup=50", "replay.batch_size=16", "replay.ratio=24",
-        "replay.prefill=256", "train.steps=3000", "train.log_every=500", "train.eval_episodes=50",
+        "replay.prefill=256", "train.steps=3600", "train.log_every=500", "train.eval_episodes=50",
     )  # fmt: skip
     evaluations = train(config, folder, quiet=True)
     yield folder, evaluations
@@ -65,7 +65,7 @@ def test_the_run_directory_tells_the_story(trained) -> None:
     folder, evaluations = trained
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows]
-    assert steps == sorted(steps) and steps[-1] >= 3000
+    assert steps == sorted(steps) and steps[-1] >= 3600
     assert rows[-1]["episode/return"] > rows[0]["episode/return"] + 2
     assert all(np.isfinite(value) for value in rows[-1].values())
     scores = json.loads((folder / "evaluation.json").read_text())
