@@ -10,7 +10,7 @@ import optax
 
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Params
-from dreamer_agent.planning.model import Model, Score, State, at_least
+from dreamer_agent.planning.model import Model, Score, State, at_least, picked
 from dreamer_agent.planning.proposal import Proposal
 from dreamer_agent.planning.sampling import scores
 from dreamer_agent.world_model import Actions, LegalActions
@@ -41,8 +41,8 @@ class GradientPlanner:
         discrete = sorted(name for name, spec in model.specs.items() if spec.kind == "discrete")
         if discrete:
             raise ConfigError(
-                f"The gradient planner needs continuous actions, but {', '.join(discrete)} is discrete: use cem, "
-                "mppi or tree."
+                f"The gradient planner needs continuous actions, but {', '.join(discrete)} is discrete: use CEM, "
+                "MPPI or TreeSearch."
             )
         return Proposal.wide(model.specs, batch, self.horizon, self.std)
 
@@ -69,6 +69,6 @@ class GradientPlanner:
         (actions, _), _ = jax.lax.scan(iterate, (actions, adam.init(actions)), None, self.iterations)
         actions = jax.tree.map(lambda a, old: jnp.concatenate([a, old[:, None]], 1), actions, plan.center)
         best = found(actions).argmax(-1)
-        chosen = jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, best), actions)
+        chosen = picked(actions, best)
         wide = Proposal.wide(model.specs, len(best), self.horizon, self.std)
         return jax.tree.map(lambda x: x[:, 0], chosen), Proposal(chosen, plan.spread).later(wide)

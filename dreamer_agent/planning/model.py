@@ -132,5 +132,10 @@ def repeated(state: State, count: int) -> State:
     return jax.tree.map(lambda x: jnp.repeat(x, count, 0), state)
 
 
+def picked(tree: Any, index: Array) -> Any:
+    """Of arrays `[N, K, ...]`, in each row that at `index` `[N]`: `[N, ...]`."""
+    return jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, index), tree)
+
+
 def _rows(state: State) -> int:
     return len(jax.tree.leaves(state)[0])

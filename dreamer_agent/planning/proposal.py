@@ -97,7 +97,7 @@ class Proposal(NamedTuple):
 def uniform(specs: Specs, key: Array, batch: int, count: int, horizon: int, legal: LegalActions) -> Actions:
     """Actions `[B, count, H, ...]`, all equally likely; at the first step those that are `legal`."""
     wide = Proposal.wide(specs, batch, horizon, 1.0)
-    actions = wide.sample(key, count, legal)
+    actions = wide.sample(jax.random.fold_in(key, 1), count, legal)  # of which the discrete ones stay
     for own, name in zip(jax.random.split(key, len(specs)), sorted(wide.spread), strict=False):
         actions[name] = jax.random.uniform(own, actions[name].shape, minval=-1.0, maxval=1.0)
     return actions

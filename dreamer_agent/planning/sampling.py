@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Params
-from dreamer_agent.planning.model import Model, Score, State, at_least, follow, repeated
+from dreamer_agent.planning.model import Model, Score, State, at_least, follow, picked, repeated
 from dreamer_agent.planning.proposal import Proposal, uniform
 from dreamer_agent.world_model import Actions, LegalActions
 
@@ -56,7 +56,7 @@ class RandomShooting:
         batch = len(jax.tree.leaves(state)[0])
         actions = uniform(model.specs, draw_key, batch, self.samples, self.horizon, legal)
         best = scores(self.score, model, params, score_key, state, actions).argmax(-1)
-        return jax.tree.map(lambda x: _picked(x, best)[:, 0], actions), plan
+        return jax.tree.map(lambda x: x[:, 0], picked(actions, best)), plan
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,3 @@ def _guides(model: Model, params: Params, key: Array, state: State, count: int, 
         return None
     actions = follow(model, params, key, repeated(state, count), horizon)
     return jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), actions)
-
-
-def _picked(x: Array, index: Array) -> Array:
-    """`x[b, index[b]]` for every b."""
-    return jax.vmap(lambda row, i: row[i])(x, index)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dreamer_agent.distributions import ILLEGAL
 from dreamer_agent.errors import missing_extra
 from dreamer_agent.nets import Params
-from dreamer_agent.planning.model import Model, State, at_least, in_range
+from dreamer_agent.planning.model import Model, State, at_least, in_range, picked
 from dreamer_agent.world_model import Actions, LegalActions
 
 Array = jax.Array
@@ -59,7 +59,7 @@ class TreeSearch:
 
         def recurrent(params: Params, key: Array, index: Array, node: Node) -> tuple[Any, Node]:
             step_key, node_key = jax.random.split(key)
-            outcome, new = model.step(params, step_key, _chosen(node.choices, index), node.state)
+            outcome, new = model.step(params, step_key, picked(node.choices, index), node.state)
             below, prior = self._node(model, params, node_key, new)
             said = mctx.RecurrentFnOutput(
                 reward=outcome.reward, discount=outcome.discount, prior_logits=prior, value=outcome.value
@@ -72,7 +72,7 @@ class TreeSearch:
             invalid_actions=prior < ILLEGAL / 2, max_depth=self.depth, gumbel_scale=self.gumbel_scale,
             max_num_considered_actions=prior.shape[-1],
         )  # fmt: skip
-        return _chosen(node.choices, found.action), plan
+        return picked(node.choices, found.action), plan
 
     def _node(
         self, model: Model, params: Params, key: Array, state: State, legal: LegalActions = None
@@ -88,8 +88,3 @@ class TreeSearch:
         drawn = jax.vmap(policy.sample)(jax.random.split(key, self.candidates))
         choices = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), in_range(model.specs, drawn))
         return Node(state, choices), jnp.zeros((rows, self.candidates))
-
-
-def _chosen(choices: Actions, index: Array) -> Actions:
-    """The actions `[N, ...]` at `index` `[N]`."""
-    return jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, index), choices)

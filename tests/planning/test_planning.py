@@ -24,6 +24,7 @@ from dreamer_agent.planning import (
     Score,
     TreeSearch,
 )
+from dreamer_agent.planning.proposal import uniform
 from dreamer_agent.specs import ArraySpec
 
 KEY = jax.random.PRNGKey(0)
@@ -107,6 +108,14 @@ def test_draws_follow_the_proposal_and_stay_in_range() -> None:
     assert drawn["push"].shape == (2, 4000, 3, 2) and jnp.abs(drawn["push"]).max() == 1.0
     share = (drawn["which"][..., None] == jnp.arange(3)).mean(1)
     np.testing.assert_allclose(share, center["which"], atol=0.03)
+
+
+def test_even_draws_are_even_and_do_not_hang_together() -> None:
+    specs = {"a": ArraySpec("discrete", (), 2), "b": ArraySpec("continuous", ())}
+    drawn = uniform(specs, KEY, 1, 4000, 1, None)
+    a, b = np.asarray(drawn["a"]).ravel(), np.asarray(drawn["b"]).ravel()
+    np.testing.assert_allclose(np.histogram(b, 4, (-1, 1))[0] / 4000, 0.25, atol=0.03)
+    assert abs(a.mean() - 0.5) < 0.03 and abs(np.corrcoef(a, b)[0, 1]) < 0.05
 
 
 def test_a_plan_moves_on_by_a_step() -> None:
