@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dreamer_agent.envs import JaxEnv, make_env, register_suite
     from dreamer_agent.errors import DreamerError
     from dreamer_agent.nets import Net, from_haiku, from_linen
+    from dreamer_agent.planning import register_planner
     from dreamer_agent.specs import ArraySpec
     from dreamer_agent.training.callbacks import Callback, StopOnReturn
     from dreamer_agent.training.loggers import register_logger
@@ -50,6 +51,7 @@ _HOMES = {
     "envs": ("JaxEnv", "make_env", "register_suite"),
     "errors": ("DreamerError",),
     "nets": ("Net", "from_haiku", "from_linen"),
+    "planning": ("register_planner",),
     "specs": ("ArraySpec",),
     "training.callbacks": ("Callback", "StopOnReturn"),
     "training.loggers": ("register_logger",),
@@ -78,6 +80,7 @@ __all__ = [
     "make_env",
     "register_encoder",
     "register_logger",
+    "register_planner",
     "register_suite",
     "run_config",
     "run_metrics",

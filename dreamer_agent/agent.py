@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +15,19 @@ import optax
 from dreamer_agent import optim
 from dreamer_agent.behaviour import ActorCritic, behaviour_losses, replay_value_loss
 from dreamer_agent.config import Config
+from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Params
 from dreamer_agent.ops import PercentileRange
+from dreamer_agent.planning import (
+    Model,
+    ObservedReward,
+    Planner,
+    explored,
+    learned_model,
+    planner_of,
+    restarted,
+    seen_reward,
+)
 from dreamer_agent.specs import Specs
 from dreamer_agent.world_model import (
     Actions,
@@ -37,7 +50,8 @@ HYPER = (  # the numbers of a configuration that `AgentState.hyper` is made of: 
     "loss.reconstruction", "loss.replay_value", "loss.representation", "loss.reward", "loss.value",
     "optimizer.average", "optimizer.learning_rate", "optimizer.warmup",
 )  # fmt: skip
-ACTING = ("encoder", "rssm", "actor")  # the parameters that `Agent.act` needs
+ACTING = ("encoder", "rssm", "actor")  # the parameters that the policy acts with
+PLANNING = (*ACTING, "reward", "cont", "critic")  # and those that a planner does
 
 
 class Skips(NamedTuple):
@@ -62,10 +76,13 @@ class AgentState(NamedTuple):
 
 
 class ActState(NamedTuple):
-    """What acting remembers between steps: the latent and the action just taken, `[E, ...]`."""
+    """What acting remembers between steps, `[E, ...]`: the latent, the action just taken, and what a planner
+    keeps for the next step.
+    """
 
     latent: Latent
     action: Actions
+    plan: Any = ()
 
 
 class Division(NamedTuple):
@@ -82,12 +99,17 @@ ALONE = Division()
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that jit can hold it as a static argument
 class Agent:
-    """The networks and sizes of one configuration; holds no arrays that change."""
+    """The networks and sizes of one configuration; holds no arrays that change.
+
+    The policy acts, or else `planner`, which tries actions in the world model for its rewards or `reward_fn`'s.
+    """
 
     config: Config
     model: WorldModel
     nets: ActorCritic
     optimizer: optax.GradientTransformation
+    planner: Planner | None = None
+    reward_fn: ObservedReward | None = None
 
     @classmethod
     def create(cls, config: Config, obs_specs: Specs, act_specs: Specs) -> Agent:
@@ -98,7 +120,37 @@ class Agent:
             WorldModel.create(obs_specs, act_specs, config.model, dtype),
             ActorCritic.create(act_specs, config.model, dtype),
             optim.laprop(config.optimizer),
+            planner_of(config.behaviour.planner),
         )
+
+    def planned_by(self, planner: str | Planner | None, reward_fn: ObservedReward | None = None) -> Agent:
+        """The same agent, but with this `planner` to act; see `planning.planner_of`, which also knows "none".
+
+        With `reward_fn(observation, actions, next observation)`, of decoded observations `[N, ...]` by key, it
+        acts for these rewards `[N]`, without the critic's values, which belong to the old ones.
+        """
+        found = planner_of(planner)
+        if found is None and reward_fn is not None:
+            raise ConfigError(
+                "A policy acts for the rewards that it was trained for: to act for others, name a planner, such "
+                "as planner='mppi'."
+            )
+        if found is None:
+            return self.policy_alone
+        return dataclasses.replace(self, planner=found, reward_fn=reward_fn)
+
+    @cached_property
+    def policy_alone(self) -> Agent:
+        """The same agent with its policy to act."""
+        return self if self.planner is None else dataclasses.replace(self, planner=None, reward_fn=None)
+
+    @property
+    def acting(self) -> tuple[str, ...]:
+        """The parameters that `act` needs, by name."""
+        if self.planner is None:
+            return ACTING
+        mask = () if self.model.mask is None else ("mask",)
+        return (*PLANNING, *mask, *(() if self.reward_fn is None else ("decoder",)))
 
     def init(self, key: Array) -> AgentState:
         """A fresh state; the slow critic and the average start as copies."""
@@ -119,7 +171,11 @@ class Agent:
 
     def init_act(self, num_envs: int) -> ActState:
         """The memory of `num_envs` environments that have not started."""
-        return ActState(self.model.rssm.initial(num_envs), zero_actions(self.model.act_specs, (num_envs,)))
+        latent = self.model.rssm.initial(num_envs)
+        actions, plan = zero_actions(self.model.act_specs, (num_envs,)), ()
+        if self.planner is not None:
+            plan = self.planner.begin(learned_model(self.model, self.nets), num_envs)
+        return ActState(latent, actions, plan)
 
     def act(
         self, params: Params, key: Array, carry: ActState, obs: Any, is_first: Array, explore: Array,
@@ -127,17 +183,32 @@ class Agent:
     ) -> ActState:  # fmt: skip
         """See `obs` `[E, ...]` and choose actions: sampled if the scalar `explore` is true, else the mode.
 
-        Only `legal` actions are chosen, by default those that the observation tells. The returned latent is the
-        one to store with the step.
+        What a planner chooses is taken as it is, or, to explore, with noise (`planning.explored`). Only `legal`
+        actions are chosen, by default those that the observation tells. The returned latent is the one to store
+        with the step.
         """
         latent_key, action_key = jax.random.split(key)
         latent = self.model.observe_step(params, latent_key, carry.latent, carry.action, obs, is_first)
         legal = legal or observed_legal(self.model.obs_specs, self.model.act_specs, obs)
         policy = self.nets.policy(params["actor"], latent.features, legal)
+        if self.planner is not None:
+            plan_key, noise_key = jax.random.split(action_key)
+            model = self._planned_in(params)
+            plan = restarted(carry.plan, self.planner.begin(model, len(is_first)), is_first)
+            action, plan = self.planner.plan(model, params, plan_key, latent, plan, legal)
+            noise = jnp.where(explore, self.config.behaviour.planner_noise, 0.0)
+            return ActState(latent, explored(model.specs, noise_key, action, policy, noise), plan)
         action = jax.tree.map(
             lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), policy.sample(action_key), policy.mode()
         )
         return ActState(latent, action)
+
+    def _planned_in(self, params: Params) -> Model:
+        """What the planner tries actions in."""
+        model = learned_model(self.model, self.nets)
+        return (
+            model if self.reward_fn is None else model.rewarded(seen_reward(self.model, params, self.reward_fn))
+        )
 
     def update(
         self, state: AgentState, batch: Batch, division: Division = ALONE

@@ -42,6 +42,14 @@ Run = Annotated[
     str, typer.Argument(help="A run directory, an exported agent, or pretrained:NAME for one that ships with us.")
 ]
 
+Planner = Annotated[
+    str | None,
+    typer.Option(
+        help="Act by planning: mppi, cem, shooting, gradient or tree, with settings behind a colon "
+        "(mppi:samples=256,horizon=8); none: by the policy (default: as in training)."
+    ),
+]
+
 
 @app.command()
 def train(
@@ -162,11 +170,12 @@ def evaluate(
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint with the best return; else the newest.")
     ] = False,
+    planner: Planner = None,
 ) -> None:
     """Score the newest checkpoint of a run on fresh episodes."""
     from dreamer_agent import api, plots
 
-    result = api.evaluate_run(run, episodes, explore=not mode, seed=seed, best=best).summary()
+    result = api.evaluate_run(run, episodes, not mode, seed, best, planner).summary()
     table = Table(title=f"{run}: {result['policy']} actions, {result['episodes']} episodes")
     for key in ("return_mean", "return_std", "return_min", "return_max", "length_mean"):
         table.add_column(key.replace("_", " "))
@@ -175,7 +184,7 @@ def evaluate(
     if result["episodes_cut"]:
         typer.echo(f"{result['episodes_cut']} did not end and were cut at train.eval_max_length env steps")
     if video:
-        for path in plots.plot_episodes(run, min(episodes, 3), explore=not mode, seed=seed, best=best):
+        for path in plots.plot_episodes(run, min(episodes, 3), not mode, seed, best, planner):
             typer.echo(path)
 
 

@@ -94,6 +94,8 @@ class BehaviourConfig:
     return_rate: float = 0.01  # moving average of the return percentiles, per update
     return_norm: bool = True  # advantages over the range of returns; off: as they are
     replay_value_loss: bool = True  # off: actor and critic learn strictly from imagination
+    planner: str = ""  # acts instead of the policy: mppi, cem, shooting, gradient, tree, or your own
+    planner_noise: float = 0.3  # of its actions in training: standard deviation; of classes the policy's share
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Plugs: what is found by its name, and may come from outside the package.
 
 A factory gets its name by a decorator, `@registry.register("name")`, or by a Python entry point of an installed
-package, in the group `dreamer_agent.encoders`, `dreamer_agent.suites` or `dreamer_agent.loggers`. An entry point
-is loaded when its name is asked for, not before.
+package, in the group `dreamer_agent.encoders`, `dreamer_agent.suites`, `dreamer_agent.planners` or
+`dreamer_agent.loggers`. An entry point is loaded when its name is asked for, not before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
-    """Factories of one kind ("encoder", "suite" or "logger") by name. Iterating gives the sorted names."""
+    """Factories of one kind ("encoder", "suite", "planner" or "logger") by name. Iterating gives them sorted."""
 
     def __init__(self, kind: str):
         self.kind = kind

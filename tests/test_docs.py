@@ -142,3 +142,9 @@ def test_the_python_page_works(tmp_path: Path, monkeypatch) -> None:
     _, carry, _ = names["read_program"]("policy")
     assert carry["deter"].shape == (1, 128) and not carry["stoch"].any()
     assert 5 < names["run_program"]("policy", env, seed=0) <= 500
+
+
+def test_the_planning_page_works() -> None:
+    names: dict = {}
+    exec(examples("planning.md").replace("range(50)", "range(20)"), names)
+    assert names["state"].carry.plan and names["obs"].shape == (4,)

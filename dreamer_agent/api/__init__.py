@@ -18,6 +18,7 @@ from dreamer_agent.api.runs import (
     run_folder,
     run_metrics,
     train,
+    with_planner,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "train",
     "train_population",
     "train_together",
+    "with_planner",
 ]

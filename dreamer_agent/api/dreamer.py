@@ -24,11 +24,13 @@ from dreamer_agent.api.runs import (
     load_saved,
     make_ready,
     run_folder,
+    with_planner,
 )
 from dreamer_agent.config import Config, load_config, merge, parse_override, validate
 from dreamer_agent.dreams import OpenLoop
 from dreamer_agent.envs import Interface, Source, VectorEnv, source_of
 from dreamer_agent.errors import RunDirectoryError, SpaceError
+from dreamer_agent.planning import ObservedReward, Planner
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import Evaluation, Trainer, evaluate, run_directory
@@ -74,7 +76,7 @@ class Dreamer:
     def _fresh(self) -> None:
         self._trainer: Trainer | None = None
         self._saved: LoadedRun | None = None
-        self._policy: Policy | None = None
+        self._policies: dict[Any, Policy] = {}  # by planner and rewards
         self._target = 0
 
     # Learning
@@ -106,7 +108,7 @@ class Dreamer:
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
-        action_masks: Any = None,
+        action_masks: Any = None, planner: str | Planner | None = None, reward_fn: ObservedReward | None = None,
     ) -> tuple[Any, Any]:  # fmt: skip
         """An action for `observation`, and the state to hand back with the next one.
 
@@ -115,31 +117,41 @@ class Dreamer:
         gave. `episode_start` `[n]` is true where an episode begins, so that its state is forgotten.
         `deterministic` takes the likeliest action, else it is sampled. `action_masks` are the legal actions, in
         the form of `info["action_mask"]` (a sequence of them for a batch); an agent trained with masks in infos
-        needs them. Raises a `DreamerError` for an observation of another space or a mask without a legal action.
+        needs them. A `planner` ("mppi", "cem:samples=128", or one of `dreamer_agent.planning`; by default what
+        the agent trained with) tries actions in the world model instead of asking the policy; nothing is added to
+        what it chooses, and `deterministic` repeats its draws. It may plan for other rewards at once: those of
+        `reward_fn(obs, actions, next_obs)`, a JAX function of observations and actions as the model names and
+        predicts them, `[N, ...]` by key, that gives `[N]`. Raises a `DreamerError` for an observation of another
+        space or a mask without a legal action.
         """
         agent, interface = self._known()
-        if self._policy is None:
-            self._policy = Policy(agent, interface, self.config.seed)
-        return self._policy.predict(
+        if (planner, reward_fn) not in self._policies:
+            acting = with_planner(agent, planner, reward_fn)
+            self._policies[planner, reward_fn] = Policy(acting, interface, self.config.seed)
+        return self._policies[planner, reward_fn].predict(
             self._state().average, observation, state, episode_start, deterministic, action_masks
         )
 
-    def evaluate(self, episodes: int = 20, deterministic: bool = False, seed: int | None = None) -> Evaluation:
+    def evaluate(
+        self, episodes: int = 20, deterministic: bool = False, seed: int | None = None,
+        planner: str | Planner | None = None,
+    ) -> Evaluation:  # fmt: skip
         """Returns and lengths of fresh episodes: `.mean`, `.returns`, `.lengths`, `.summary()`.
 
         Their seeds are `seed` (the run's, if not given) + 1,000,003 and on, which training does not use. An
-        environment that was given as an instance is lent for this: episodes that run in it are cut.
+        environment that was given as an instance is lent for this: episodes that run in it are cut. `planner` as
+        of `evaluate_run`.
         """
         at_least_one("episodes", episodes)
         enable_compilation_cache()
-        agent, seed = self._known()[0], self.config.seed if seed is None else seed
-        count = min(self.config.train.eval_envs, episodes)
+        agent, seed = with_planner(self._known()[0], planner), self.config.seed if seed is None else seed
+        count, explore = min(self.config.train.eval_envs, episodes), not deterministic and agent.planner is None
         if self.source.borrowed and self._trainer:
-            return self._trainer.evaluate(not deterministic, episodes, seed)
+            return self._trainer.evaluate(explore, episodes, seed, agent)
         env = self._make(count)
         try:
             longest = self.config.train.eval_max_length
-            return evaluate(agent, self._state().average, env, episodes, seed, not deterministic, longest)
+            return evaluate(agent, self._state().average, env, episodes, seed, explore, longest)
         finally:
             env.close()
 
@@ -258,7 +270,7 @@ class Dreamer:
             steps = max(self._target, run_directory.newest_step(self.folder) or 0, 1)
             config = merge(self.config, {"train": {"steps": steps}})
             self._trainer = open_trainer(config, self.folder, self._make, self.quiet)
-            self._saved = self._policy = None
+            self._saved, self._policies = None, {}
         return self._trainer
 
     def _make(self, count: int) -> VectorEnv:

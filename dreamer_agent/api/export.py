@@ -27,11 +27,12 @@ def export_agent(
 ) -> dict[str, float]:
     """Write `weights.npz`, `config.yaml`, `spaces.json` and, with `program`, `policy.jax` to a new folder.
 
-    `Dreamer.load` takes the folder. The program is `policy(carry, obs, is_first, seed, explore) -> carry` on
-    plain dicts of arrays with any number of rows: `carry` has "deter", "stoch" and "action" (a dict by action
-    key: what to do, as the policy gave it), zeros at first; `seed` is a uint32, another one at each step. It was
-    checked against the agent on random input before this returns; the largest difference of each output is given.
-    Raises `RunDirectoryError` where the folder holds something else.
+    `Dreamer.load` takes the folder. The program, of the policy alone where a planner acts, is
+    `policy(carry, obs, is_first, seed, explore) -> carry` on plain dicts of arrays with any number of rows:
+    `carry` has "deter", "stoch" and "action" (a dict by action key: what to do, as the policy gave it), zeros at
+    first; `seed` is a uint32, another one at each step. It was checked against the agent on random input before
+    this returns; the largest difference of each output is given. Raises `RunDirectoryError` where the folder
+    holds something else.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunDirectoryError(f"{folder} holds something already: export to a new or empty folder.")
@@ -41,6 +42,7 @@ def export_agent(
     interface.save(folder / SPACES)
     if not program:
         return {}
+    agent = agent.policy_alone
     step = _program(agent, params)
     exported = jax.export.export(jax.jit(step), platforms=PLATFORMS)(*_shapes(agent))
     (folder / PROGRAM).write_bytes(exported.serialize())

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import ACTING, ActState, Agent
+from dreamer_agent.agent import ActState, Agent
 from dreamer_agent.envs.interface import Interface
 from dreamer_agent.envs.masks import Masks, masks_in_obs
 from dreamer_agent.errors import EnvironmentFault, SpaceError
@@ -55,19 +55,26 @@ class Policy:
                 "states: give as many of each, or state=None for a new episode."
             )
         obs, legal = self._encode(observation, count, action_masks)
-        acting = {key: params[key] for key in ACTING}
+        carry = self._with_plan(carry, count)
+        acting = {key: params[key] for key in self.agent.acting}
         # The latent is sampled even where the action is not: from the same state with the same numbers, so that
         # the same input gives the same action.
         counter = np.uint32(steps if deterministic else self.calls)
         self.calls += not deterministic
         key = jax.random.fold_in(self.key, np.uint32(deterministic))
-        explore = np.bool_(not deterministic)
+        explore = np.bool_(not deterministic and self.agent.planner is None)
         new = _act(self.agent, acting, key, counter, carry, obs, first, explore, legal)
         new = jax.tree.map(np.asarray, new)
         action = self.interface.actions.decode(new.action)
         if not batched:
             action = _map(self.interface.action_space, lambda _, value: value[0], action)
         return action, PolicyState(new, steps + 1)
+
+    def _with_plan(self, carry: ActState, count: int) -> ActState:
+        """`carry` with a plan as this planner makes them: that of another planner, or of none, is forgotten."""
+        begun = self.agent.init_act(count).plan
+        same = jax.tree.map(np.shape, begun) == jax.tree.map(np.shape, carry.plan)
+        return carry if same else carry._replace(plan=begun)
 
     def _encode(self, observation: Any, count: int, masks: Any) -> tuple[dict[str, np.ndarray], LegalActions]:
         """Named arrays of the observation, and the legal actions."""

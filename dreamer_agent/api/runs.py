@@ -19,6 +19,7 @@ from dreamer_agent.config import Config
 from dreamer_agent.dreams import OpenLoop, longest_episode, open_loop, whole_windows
 from dreamer_agent.envs import Interface, VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
+from dreamer_agent.planning import ObservedReward, Planner
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.training import Driver, Evaluation, evaluate, run_directory
 from dreamer_agent.training import train as train_loop
@@ -127,22 +128,32 @@ def load_run(run: str | Path) -> tuple[Agent, AgentState, Config]:
 
 
 def evaluate_run(
-    run: str | Path, episodes: int = 20, explore: bool = True, seed: int | None = None, best: bool = False
-) -> Evaluation:
+    run: str | Path, episodes: int = 20, explore: bool = True, seed: int | None = None, best: bool = False,
+    planner: str | Planner | None = None,
+) -> Evaluation:  # fmt: skip
     """Score the newest checkpoint of `run`, or the one with the best return (`best`).
 
-    `explore` samples actions, else the mode is taken.
+    `explore` samples actions, else the mode is taken. A `planner` ("mppi", "cem:samples=128"; by default what the
+    run trained with) acts instead of the policy, without noise; "none" is the policy.
     The episodes' seeds are `seed` (the run's, if not given) + 1,000,003 and on, which training does not use.
     """
     at_least_one("episodes", episodes)
     enable_compilation_cache()
     agent, state, config, _ = load_saved(run, best)
+    agent = with_planner(agent, planner)
     env = make_env(config.env, min(config.train.eval_envs, episodes))
     try:
-        seed = config.seed if seed is None else seed
+        seed, explore = config.seed if seed is None else seed, explore and agent.planner is None
         return evaluate(agent, state.average, env, episodes, seed, explore, config.train.eval_max_length)
     finally:
         env.close()
+
+
+def with_planner(agent: Agent, planner: str | Planner | None, reward_fn: ObservedReward | None = None) -> Agent:
+    """`agent` with `planner` to act, or as it is where None is given; see `Agent.planned_by`."""
+    if planner is None and reward_fn is None:
+        return agent
+    return agent.planned_by(agent.planner if planner is None else planner, reward_fn)
 
 
 def dream_run(

@@ -112,7 +112,7 @@ def _finished(job: Job) -> Finished | None:
     if evaluation is None:
         return None
     rows = read_metrics(job.folder)
-    sampled, mode = evaluation["scores"]
+    sampled, mode = evaluation["scores"][:2]
     facts = {
         "env_steps": evaluation["env_steps"],
         "updates": evaluation["updates"],

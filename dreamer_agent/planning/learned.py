@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dreamer_agent.behaviour import ActionDistribution, ActorCritic
 from dreamer_agent.nets import Params
-from dreamer_agent.planning.model import Array, Model, Outcome
+from dreamer_agent.planning.model import Array, Model, Outcome, RewardFn
 from dreamer_agent.world_model import Actions, Latent, LegalActions, WorldModel
 from dreamer_agent.world_model.imagine import imagine_step
+
+Observed = dict[str, Array]  # by key, [N, ...], in the form that the world model reconstructs
+ObservedReward = Callable[[Observed, Actions, Observed], Array]  # before, actions, after: rewards [N]
 
 
 def learned_model(model: WorldModel, nets: ActorCritic) -> Model:
@@ -31,3 +36,14 @@ def learned_model(model: WorldModel, nets: ActorCritic) -> Model:
         return nets.policy(params["actor"], latent.features, legal)
 
     return Model(nets.act_specs, step, policy, value)
+
+
+def seen_reward(model: WorldModel, params: Params, reward: ObservedReward) -> RewardFn:
+    """`reward` of decoded observations, actions and decoded next observations as one of latents, for
+    `Model.rewarded`; the likeliest observations are taken.
+    """
+
+    def decoded(latent: Latent) -> Observed:
+        return {key: prediction.mode() for key, prediction in model.reconstruct(params, latent).items()}
+
+    return lambda latent, actions, new: reward(decoded(latent), actions, decoded(new))

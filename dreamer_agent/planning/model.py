@@ -119,6 +119,25 @@ def in_range(specs: Specs, actions: Actions) -> Actions:
     return {name: x if specs[name].kind == "discrete" else jnp.clip(x, -1.0, 1.0) for name, x in actions.items()}
 
 
+def explored(specs: Specs, key: Array, actions: Actions, policy: ActionDistribution, noise: Array) -> Actions:
+    """`actions` `[N, ...]` of a planner, varied to learn from: continuous ones with normal noise of the standard
+    deviation `noise` (PlaNet, arXiv 1811.04551, has 0.3), of discrete ones that share sampled by the policy.
+    """
+    policy_key, key = jax.random.split(key)
+    sampled, varied = policy.sample(policy_key), {}
+    for own, (name, action) in zip(jax.random.split(key, len(actions)), sorted(actions.items()), strict=True):
+        if specs[name].kind == "discrete":
+            varied[name] = jnp.where(jax.random.uniform(own, action.shape) < noise, sampled[name], action)
+        else:
+            varied[name] = action + noise * jax.random.normal(own, action.shape)
+    return in_range(specs, varied)
+
+
+def restarted(plan: Any, begun: Any, is_first: Array) -> Any:
+    """`plan` `[N, ...]`, but as it was `begun` where an episode starts, `is_first` `[N]`."""
+    return jax.tree.map(lambda a, b: jnp.where(is_first.reshape(-1, *(1,) * (a.ndim - 1)), b, a), plan, begun)
+
+
 def at_least(planner: Any, **least: float) -> None:
     """Raise `ConfigError` where a setting of `planner` is below its least."""
     for name, number in least.items():

@@ -6,8 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer_agent.api import dream_run, load_saved, output_folder, run_config, run_folder, run_metrics
+from dreamer_agent.api import (
+    dream_run,
+    load_saved,
+    output_folder,
+    run_config,
+    run_folder,
+    run_metrics,
+    with_planner,
+)
 from dreamer_agent.config import Config, flatten, to_dict
+from dreamer_agent.planning import Planner, name_of
 from dreamer_agent.plots.curves import Curve, curve, draw_panels
 from dreamer_agent.plots.dream import draw_images, draw_vectors
 from dreamer_agent.plots.frames import dream_frames, episode_frames
@@ -64,16 +73,18 @@ def plot_dream(
 
 
 def plot_episodes(
-    run: str | Path, episodes: int = 3, explore: bool = True, seed: int | None = None, best: bool = False
-) -> list[Path]:
+    run: str | Path, episodes: int = 3, explore: bool = True, seed: int | None = None, best: bool = False,
+    planner: str | Planner | None = None,
+) -> list[Path]:  # fmt: skip
     """Videos of fresh episodes of the newest checkpoint of `run`, or of the one with the best return (`best`).
 
     They are written to its folder `videos/`; gives their paths. `explore` samples actions; else the mode is
-    taken. Raises a `DreamerError` where the environment has no pictures to show.
+    taken; `planner` as of `evaluate_run`. Raises a `DreamerError` where the environment has no pictures to show.
     """
     agent, state, config, _ = load_saved(run, best)
-    seed = config.seed if seed is None else seed
-    policy, paths = "sampled" if explore else "mode", []
+    agent, seed = with_planner(agent, planner), config.seed if seed is None else seed
+    explore = explore and agent.planner is None
+    policy, paths = name_of(agent.planner) if agent.planner else "sampled" if explore else "mode", []
     env, render, fps = film(config.env, seed)
     try:
         longest = config.train.eval_max_length

@@ -115,7 +115,7 @@ def _scores(run: SweepRun) -> dict[str, Any]:
         }  # fmt: skip
     found = run.evaluation()
     if found is not None:
-        sampled, mode = found["scores"]
+        sampled, mode = found["scores"][:2]
         out |= {
             "state": "done", "env_steps": found["env_steps"], "updates": found["updates"],
             "score": sampled["return_mean"], "score_std": sampled["return_std"],

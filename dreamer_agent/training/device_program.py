@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from dreamer_agent.agent import ACTING, ActState, Agent, AgentState, Metrics
+from dreamer_agent.agent import ActState, Agent, AgentState, Metrics
 from dreamer_agent.compiling import compiled
 from dreamer_agent.envs import Rows
 from dreamer_agent.envs.jax_adapter import JaxVectorEnv
@@ -141,7 +141,7 @@ class Program:
         """One step of all environments of one seed, into the replay; nothing where `go` is false."""
         old = loop.acting
         rows: Any = old.rows  # of JAX arrays
-        params = {key: loop.agent.params[key] for key in ACTING}
+        params = {key: loop.agent.params[key] for key in self.agent.acting}
         key = jax.random.fold_in(old.key, old.calls.astype(jnp.uint32))
         memory = self.agent.act(params, key, old.memory, rows.obs, rows.is_first, jnp.array(True))
         step = rows.stored() | {"latent": memory.latent.pack(), "action": memory.action}

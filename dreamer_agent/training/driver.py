@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import ACTING, ActState, Agent
+from dreamer_agent.agent import ActState, Agent
 from dreamer_agent.envs import Rows, VectorEnv
 from dreamer_agent.envs.arrays import from_arrays, to_arrays
 from dreamer_agent.nets import Params
@@ -64,7 +64,7 @@ class Driver:
 
     def launch(self, params: Params) -> list[Launched]:
         """Hand the rows that wait to the policy, without waiting for its actions; `take` them before the next."""
-        acting = {key: params[key] for key in ACTING}
+        acting = {key: params[key] for key in self.agent.acting}
         assert self.pending is not None, "the environments failed"
         launched = []
         for rows in self.pending:

@@ -11,6 +11,7 @@ import numpy as np
 from dreamer_agent.agent import Agent
 from dreamer_agent.envs import VectorEnv
 from dreamer_agent.nets import Params
+from dreamer_agent.planning import name_of
 from dreamer_agent.training.driver import Driver, mean_numbers
 
 EVALUATION_SEED = 1_000_003  # added to the run's seed: evaluation never sees a training episode
@@ -25,7 +26,7 @@ class Evaluation:
 
     returns: list[float]
     lengths: list[int]
-    policy: str  # "sample" or "mode"
+    policy: str  # "sample", "mode", or the name of a planner
     cut: int = 0  # how many of the episodes were counted before they ended
     faults: int = 0  # of the environments; each has ended an episode early
     numbers: Sequence[Mapping[str, float]] = ()
@@ -63,7 +64,8 @@ def evaluate(
     """Run `episodes` episodes, the same number in each environment (rounded up).
 
     A fixed number for each environment, rather than the first to finish, keeps short episodes from being
-    counted more often. `explore` samples actions; else the mode is taken. An episode that has not ended after
+    counted more often. `explore` samples actions, or adds to a planner's the noise of training; else the mode, or
+    what the planner chose, is taken. An episode that has not ended after
     `max_length` env steps counts as it stands; what follows it there counts as another one.
     """
     quota, faults = -(-episodes // env.num_envs), getattr(env, "faults", 0)
@@ -79,7 +81,14 @@ def evaluate(
             done[episode.env].append(episode)
     counted = [episode for row in done for episode in row[:quota]][:episodes]
     return Evaluation(
-        [e.score for e in counted], [e.length for e in counted], "sample" if explore else "mode",
+        [e.score for e in counted], [e.length for e in counted], _acting(agent, explore),
         sum(e.cut for e in counted), getattr(env, "faults", 0) - faults,
         [e.numbers for e in counted],
     )  # fmt: skip
+
+
+def _acting(agent: Agent, explore: bool) -> str:
+    """How actions are chosen, in a word or two."""
+    if agent.planner is None:
+        return "sample" if explore else "mode"
+    return name_of(agent.planner) + (" with noise" if explore else "")

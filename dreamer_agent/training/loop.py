@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from dreamer_agent.agent import ACTING, Metrics
+from dreamer_agent.agent import Metrics
 from dreamer_agent.config import Config
 from dreamer_agent.training import memory
 from dreamer_agent.training.driver import Driver, Launched, env_steps
@@ -89,7 +89,8 @@ class HostTrainer(Trainer):
     def _launch(self) -> list[Launched]:
         """Hand the rows that wait to the policy, with the parameters of all updates so far."""
         with self.clock("acting"):
-            acts = self.driver.launch(self.placement.whole({key: self.state.params[key] for key in ACTING}))
+            acting = {key: self.state.params[key] for key in self.agent.acting}
+            acts = self.driver.launch(self.placement.whole(acting))
             if not self.config.train.overlap:
                 jax.block_until_ready([act.packed for act in acts])
         return acts

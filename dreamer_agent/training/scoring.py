@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from dreamer_agent.agent import Agent
 from dreamer_agent.files import write_text
 from dreamer_agent.registry import in_one_line
 from dreamer_agent.training.evaluate import Evaluation, EvaluationStoppedError, evaluate
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from dreamer_agent.training.trainer import Trainer
 
 
-def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: int | None) -> Evaluation:
+def evaluation_of(
+    trainer: Trainer, explore: bool, episodes: int | None, seed: int | None, agent: Agent
+) -> Evaluation:
     """The averaged parameters, on fresh environments; see `Trainer.evaluate`."""
     train = trainer.config.train
     episodes = episodes or train.eval_episodes
@@ -22,7 +25,7 @@ def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: i
     env = trainer.make(min(train.eval_envs, episodes))
     try:
         evaluation = evaluate(
-            trainer.agent, trainer.placement.whole(trainer.state.average), env, episodes, seed, explore,
+            agent, trainer.placement.whole(trainer.state.average), env, episodes, seed, explore,
             train.eval_max_length,
             stop=trainer.asked_to_end,
         )  # fmt: skip
@@ -37,13 +40,13 @@ def evaluation_of(trainer: Trainer, explore: bool, episodes: int | None, seed: i
 
 
 def evaluate_on_the_way(trainer: Trainer) -> None:
-    """Evaluate with sampled actions, and log it.
+    """Evaluate what acts, the policy with sampled actions or a planner, and log it.
 
     Environments that fail there end the first evaluation of a run, after a checkpoint; later ones are left out.
     """
     now = trainer.counters.env_steps
     try:
-        evaluation = trainer.evaluate(explore=True)
+        evaluation = trainer.evaluate(explore=trainer.agent.planner is None, agent=trainer.agent)
     except EvaluationStoppedError:
         raise
     except Exception as error:

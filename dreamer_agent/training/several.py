@@ -17,7 +17,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dreamer_agent.agent import ACTING, AgentState
+from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
 from dreamer_agent.interrupt import ASKING
@@ -168,13 +168,18 @@ class ProcessTrainer(HostTrainer):
             )
         return super().resume_from(checkpoint)
 
-    def evaluate(self, explore: bool, episodes: int | None = None, seed: int | None = None) -> Evaluation:
+    def evaluate(
+        self, explore: bool, episodes: int | None = None, seed: int | None = None, agent: Agent | None = None
+    ) -> Evaluation:
         """As `Trainer.evaluate`; each process scores its part of the episodes, and all give the whole."""
         count = episodes or self.config.train.eval_episodes
         own, error = None, None
         try:
             base = self.config.seed if seed is None else seed
-            own = evaluation_of(self, explore, -(-count // self.processes), base + APART * self.here)
+            own = evaluation_of(
+                self, explore, -(-count // self.processes), base + APART * self.here,
+                agent or self.agent.policy_alone,
+            )  # fmt: skip
         except Exception as raised:
             error = raised
         stopped = isinstance(error, EvaluationStoppedError)
@@ -209,7 +214,7 @@ class ProcessTrainer(HostTrainer):
         waiting = self.driver.env_steps_waiting()
         self.meet().tell(self.own_steps + waiting, self.replay.ready(), *self.wishes.values())
         if self.driver.broken:  # the others hear of it at the next step
-            self.placement.whole({key: self.state.params[key] for key in ACTING})
+            self.placement.whole({key: self.state.params[key] for key in self.agent.acting})
             self._update(self.env_steps_due())
             return
         super()._step()

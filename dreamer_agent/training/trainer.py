@@ -222,8 +222,12 @@ class Trainer:
             )
 
     def score(self) -> list[Evaluation]:
-        """Evaluate the parameters with sampled actions and with the mode, and write the scores."""
+        """Evaluate the policy with sampled actions and with the mode, then the planner if one acts, and write the
+        scores.
+        """
         evaluations = [self.evaluate(explore) for explore in (True, False)]
+        if self.agent.planner is not None:
+            evaluations.append(self.evaluate(False, agent=self.agent))
         write_scores(self, evaluations)
         return evaluations
 
@@ -238,13 +242,17 @@ class Trainer:
         """Write numbers of your own at the current env step."""
         self.writer.write(self.counters.env_steps, row)
 
-    def evaluate(self, explore: bool, episodes: int | None = None, seed: int | None = None) -> Evaluation:
+    def evaluate(
+        self, explore: bool, episodes: int | None = None, seed: int | None = None, agent: Agent | None = None
+    ) -> Evaluation:
         """Score the current parameters on fresh environments, by default as the configuration says.
+
+        The policy is scored, or what `agent` acts with (`self.agent`: as in training).
 
         Borrowed environments are the only ones there are: the episodes in training are cut there (truncated), and
         new ones begin afterwards.
         """
-        result = evaluation_of(self, explore, episodes, seed)
+        result = evaluation_of(self, explore, episodes, seed, agent or self.agent.policy_alone)
         self._call("on_evaluation", result)
         return result
 

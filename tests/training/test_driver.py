@@ -35,6 +35,8 @@ class Memory(NamedTuple):
 class Remembering:
     """An agent whose latent is a count of its steps; action 1 + bonus when it explores, else 0."""
 
+    acting, planner = ("actor",), None
+
     def init_act(self, num_envs: int) -> ActState:
         zeros = jnp.zeros(num_envs)
         memory = Memory(jnp.full(num_envs, -100, jnp.int32), jnp.zeros((num_envs, 2)), zeros)

@@ -1,0 +1,183 @@
+"""Planners on world models in mid-training: return and time of a decision, beside those of the policy.
+
+    python -m benchmarks.trained_planners [--runs runs/benchmarks/planners] [--episodes 20]
+
+Three tasks are trained for a part of what they need (resumable), then the same episodes are played by the policy
+and by each planner with the same parameters. Then rewards are swapped on the pendulum: spin instead of stand.
+Milliseconds are those of one decision of one environment, a median over many. Results go to
+benchmarks/results/trained_planners.json, trained_planners.png and reward_swap.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dreamer_agent import Dreamer
+from dreamer_agent.training.run_directory import provenance
+
+RESULTS = Path(__file__).parent / "results" / "trained_planners.json"
+TASKS = {  # preset, and env steps: before the policy is good, as benchmarks/reports/classic has it
+    "CartPole-v1": ("classic", 2500),
+    "Pendulum-v1": ("pendulum", 2500),
+    "Acrobot-v1": ("classic", 3000),
+}
+PLANNERS = ("shooting", "cem", "mppi", "gradient", "tree")
+SPIN = 6.0  # radians a second
+DRAWS = 9999
+
+
+def trained(env: str, folder: Path) -> Dreamer:
+    """The agent of a task, trained for its steps."""
+    preset, steps = TASKS[env]
+    agent = Dreamer(env, preset, run=folder / env, seed=0)
+    agent.learn(max(steps - agent.env_steps, 0))
+    agent.close()
+    return agent
+
+
+def milliseconds(agent: Dreamer, planner: str, count: int = 40) -> float:
+    """The median time of one decision for one environment."""
+    obs, state, times = np.zeros(agent._known()[1].observation_space.shape, np.float32), None, []
+    for _ in range(count + 3):
+        start = time.perf_counter()
+        _, state = agent.predict(obs, state, deterministic=True, planner=planner)
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times[3:]))
+
+
+def interval(gaps: np.ndarray) -> list[float]:
+    """The 95% interval of a mean difference of pairs, by bootstrap."""
+    from scipy.stats import bootstrap
+
+    if np.ptp(gaps) == 0:
+        return [float(gaps[0])] * 2
+    found = bootstrap((gaps,), np.mean, n_resamples=DRAWS, method="percentile", rng=np.random.default_rng(0))
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+
+
+def rows_of(env: str, agent: Dreamer, episodes: int) -> list[dict[str, Any]]:
+    """A row for the policy, its mode and each planner that takes these actions."""
+    discrete = any(spec.kind == "discrete" for spec in agent._known()[0].model.act_specs.values())
+    rows: list[dict[str, Any]] = []
+    for name in ("policy, mode", "policy, sampled", *PLANNERS):
+        if name == "gradient" and discrete:
+            continue
+        planner = "none" if name.startswith("policy") else name
+        start = time.perf_counter()
+        found = agent.evaluate(episodes, name != "policy, sampled", planner=planner)
+        row = {"task": env, "name": name, "returns": found.returns, "mean": found.mean}
+        row |= {"std": float(np.std(found.returns)), "ms": milliseconds(agent, planner)}
+        if rows:
+            gaps = np.subtract(found.returns, rows[0]["returns"])
+            row |= {"gain": float(gaps.mean()), "gain_interval": interval(gaps)}
+        rows.append(row)
+        took = time.perf_counter() - start
+        print(
+            f"{env:14} {name:16} return {row['mean']:9.1f}   {row['ms']:7.2f} ms a decision   ({took:.0f} s)",
+            flush=True,
+        )
+    return rows
+
+
+def spinning(obs: dict[str, jax.Array], actions: Any, new: dict[str, jax.Array]) -> jax.Array:
+    """Another task for the pendulum: turn at `SPIN` radians a second; `[N]`, 0 at best."""
+    return -((next(iter(new.values()))[:, 2] - SPIN) ** 2) / SPIN**2
+
+
+def swapped(agent: Dreamer, episodes: int) -> list[dict[str, Any]]:
+    """Angular velocities of the pendulum for the rewards of `spinning`, all else as it was trained."""
+    import gymnasium as gym
+
+    rows = []
+    for name, options in {
+        "policy": {"planner": "none"},
+        "mppi, rewards of the run": {"planner": "mppi"},
+        "mppi, rewards swapped": {"planner": "mppi:horizon=15,guided=0", "reward_fn": spinning},
+        "cem, rewards swapped": {"planner": "cem:horizon=15,guided=0", "reward_fn": spinning},
+    }.items():
+        speeds = []
+        for episode in range(episodes):
+            env = gym.make("Pendulum-v1")
+            obs, state, taken = env.reset(seed=1000 + episode)[0], None, []
+            for _ in range(100):
+                action, state = agent.predict(obs, state, deterministic=True, **options)
+                for _ in range(agent.config.env.action_repeat):
+                    obs = env.step(action)[0]
+                taken.append(float(obs[2]))
+            speeds.append(taken)
+        reward = -((np.array(speeds) - SPIN) ** 2) / SPIN**2
+        row = {
+            "name": name,
+            "return": float(reward.sum(1).mean()),
+            "std": float(reward.sum(1).std()),
+            "speeds": speeds,
+        }
+        rows.append(row)
+        print(f"spin: {name:26} return {row['return']:8.1f}", flush=True)
+    return rows
+
+
+def draw(content: dict[str, Any]) -> None:
+    """Returns and times by task; angular velocities where rewards were swapped."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(4 * len(TASKS), 3.4), layout="constrained")
+    for axis, env in zip(axes, TASKS, strict=True):
+        rows = [row for row in content["tasks"] if row["task"] == env]
+        for row in rows:
+            error = np.std(row["returns"]) / np.sqrt(len(row["returns"]))
+            axis.errorbar(row["ms"], row["mean"], 2 * error, fmt="o", label=row["name"])
+        axis.set_xscale("log")
+        axis.set_title(f"{env}, after {TASKS[env][1]:,} env steps", fontsize=10)
+        axis.set_xlabel("milliseconds of a decision")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("return, mean and two standard errors")
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    figure.savefig(RESULTS.with_suffix(".png"), dpi=120)
+
+    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    for row in content["swap"]:
+        speeds = np.array(row["speeds"])
+        axis.plot(np.median(speeds, 0), label=row["name"])
+        axis.fill_between(range(speeds.shape[1]), *np.quantile(speeds, [0.25, 0.75], 0), alpha=0.2)
+    axis.axhline(SPIN, color="black", lw=1, ls=":", label="asked for")
+    axis.set_xlabel("decision")
+    axis.set_ylabel("radians a second")
+    axis.set_title("Pendulum asked to spin: median and middle half over episodes", fontsize=10)
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.savefig(RESULTS.with_name("reward_swap.png"), dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "benchmarks" / "planners")
+    parser.add_argument("--episodes", type=int, default=20)
+    given = parser.parse_args()
+    agents = {env: trained(env, given.runs) for env in TASKS}
+    content: dict[str, Any] = {
+        "episodes": given.episodes,
+        "steps": {env: steps for env, (_, steps) in TASKS.items()},
+        "tasks": [row for env, agent in agents.items() for row in rows_of(env, agent, given.episodes)],
+        "swap": swapped(agents["Pendulum-v1"], given.episodes),
+        "command": "python -m benchmarks.trained_planners",
+        "provenance": provenance(),
+    }
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    draw(content)
+    print(f"written to {RESULTS.name}, {RESULTS.with_suffix('.png').name} and reward_swap.png")
+
+
+if __name__ == "__main__":
+    main()
