@@ -190,18 +190,26 @@ class Agent:
         latent_key, action_key = jax.random.split(key)
         latent = self.model.observe_step(params, latent_key, carry.latent, carry.action, obs, is_first)
         legal = legal or observed_legal(self.model.obs_specs, self.model.act_specs, obs)
-        policy = self.nets.policy(params["actor"], latent.features, legal)
+        plan = carry.plan
         if self.planner is not None:
-            plan_key, noise_key = jax.random.split(action_key)
-            model = self._planned_in(params)
-            plan = restarted(carry.plan, self.planner.begin(model, len(is_first)), is_first)
-            action, plan = self.planner.plan(model, params, plan_key, latent, plan, legal)
-            noise = jnp.where(explore, self.config.behaviour.planner_noise, 0.0)
-            return ActState(latent, explored(model.specs, noise_key, action, policy, noise), plan)
-        action = jax.tree.map(
-            lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), policy.sample(action_key), policy.mode()
-        )
-        return ActState(latent, action)
+            plan = restarted(plan, self.planner.begin(self._planned_in(params), len(is_first)), is_first)
+        return ActState(latent, *self.choose(params, action_key, latent, plan, explore, legal))
+
+    def choose(
+        self, params: Params, key: Array, latent: Latent, plan: Any, explore: Array, legal: LegalActions = None
+    ) -> tuple[Actions, Any]:
+        """Actions at `latent` `[E, ...]`, and the plan to go on from; else as `act`."""
+        policy = self.nets.policy(params["actor"], latent.features, legal)
+        if self.planner is None:
+            action = jax.tree.map(
+                lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), policy.sample(key), policy.mode()
+            )
+            return action, plan
+        plan_key, noise_key = jax.random.split(key)
+        model = self._planned_in(params)
+        action, plan = self.planner.plan(model, params, plan_key, latent, plan, legal)
+        noise = jnp.where(explore, self.config.behaviour.planner_noise, 0.0)
+        return explored(model.specs, noise_key, action, policy, noise), plan
 
     def _planned_in(self, params: Params) -> Model:
         """What the planner tries actions in."""
