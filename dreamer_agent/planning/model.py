@@ -80,8 +80,7 @@ class Score:
     """How good a sequence of actions is: its lambda-return (V3, eq. 7).
 
     With `lambda_` = 1 the discounted sum of rewards and, if `terminal`, the value where it ends; with less, the
-    values on the way count as well (Dyna-MPC, arXiv 2209.12016). Each sequence is followed once: in a random
-    model the best score is also that of the luckiest draw.
+    values on the way count as well (Dyna-MPC, arXiv 2209.12016). Each sequence is followed once.
     """
 
     lambda_: float = 1.0

@@ -145,10 +145,11 @@ class MPPI(CEM):
 def scores(
     score: Score, model: Model, params: Params, key: Array, state: State, actions: Actions
 ) -> Array:  # [B, n]
-    """Of `actions` `[B, n, H, ...]` from `state` `[B, ...]`; what is not a number counts as worst."""
-    batch, count = jax.tree.leaves(actions)[0].shape[:2]
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), actions)
-    found = score(model, params, key, repeated(state, count), flat).reshape(batch, count)
+    """Of `actions` `[B, n, H, ...]` from `state` `[B, ...]`; what is not a number counts as worst.
+
+    A random model draws the same numbers for all sequences of a row, so that none is better by luck alone.
+    """
+    found = jax.vmap(lambda each: score(model, params, key, state, each), 1, 1)(actions)
     return jnp.where(jnp.isfinite(found), found, -jnp.inf)
 
 

@@ -25,6 +25,7 @@ from dreamer_agent.planning import (
     TreeSearch,
 )
 from dreamer_agent.planning.proposal import uniform
+from dreamer_agent.planning.sampling import scores
 from dreamer_agent.specs import ArraySpec
 
 KEY = jax.random.PRNGKey(0)
@@ -243,3 +244,17 @@ def test_rewards_of_any_type_score_alike() -> None:
 def test_settings_that_make_no_sense_are_refused(make: Any, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         make()
+
+
+def test_luck_is_the_same_for_all_sequences_of_a_row() -> None:
+    """A random model draws the same numbers for each, so that equal sequences are equally good."""
+    own = line()
+
+    def step(params: Any, key: Any, actions: Any, state: Any) -> tuple[Outcome, Any]:
+        outcome, new = own.step(params, key, actions, state)
+        return outcome, new + jax.random.normal(key, new.shape)
+
+    actions = jax.tree.map(lambda x: jnp.broadcast_to(x[:, None], (2, 5, *x.shape[1:])), pushes(0.5, -0.5, 1.0))
+    found = scores(Score(), dataclasses.replace(own, step=step), (), KEY, jnp.zeros(2), actions)
+    np.testing.assert_allclose(found, np.broadcast_to(found[:, :1], (2, 5)), rtol=1e-5)
+    assert abs(found[0, 0] - found[1, 0]) > 0.01  # rows are apart
