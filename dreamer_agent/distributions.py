@@ -75,6 +75,15 @@ class Categorical:
         upto = ops.cumulative(jnp.exp(jax.lax.stop_gradient(self.log_probs)))
         return (upto <= level[..., None] * upto[..., -1:]).sum(-1)
 
+    def tempered(self, temperature: float) -> Categorical:
+        """The probabilities to the power of 1 / `temperature`: itself at 1, its mode alone at 0."""
+        if temperature == 1:
+            return self
+        if temperature == 0:
+            likeliest = jax.nn.one_hot(self.mode(), self.log_probs.shape[-1], dtype=bool)
+            return Categorical(jnp.where(likeliest, 0.0, ILLEGAL), self.event_ndim)
+        return Categorical(jax.nn.log_softmax(self.log_probs / temperature, -1), self.event_ndim)
+
     def log_prob(self, index: Array) -> Array:
         """Log-probability of `index` `[..., *event]`."""
         picked = jnp.take_along_axis(self.log_probs, index[..., None].astype(jnp.int32), -1)[..., 0]

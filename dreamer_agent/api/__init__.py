@@ -1,6 +1,7 @@
 """What a user calls: the `Dreamer` class, and functions over run directories."""
 
 from dreamer_agent.api.dreamer import Dreamer, configure, default_folder
+from dreamer_agent.api.dreaming import dream_env, dream_vector_env, load_dream
 from dreamer_agent.api.export import export_agent
 from dreamer_agent.api.policy import Policy
 from dreamer_agent.api.population import population_configs, train_population, train_together
@@ -28,10 +29,13 @@ __all__ = [
     "auto_presets",
     "configure",
     "default_folder",
+    "dream_env",
     "dream_run",
+    "dream_vector_env",
     "enable_compilation_cache",
     "evaluate_run",
     "export_agent",
+    "load_dream",
     "load_run",
     "load_saved",
     "output_folder",

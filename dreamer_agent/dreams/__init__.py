@@ -1,5 +1,31 @@
-"""What a trained world model imagines, beside what happened."""
+"""What a trained world model imagines: beside what happened, and as an environment."""
 
+from typing import TYPE_CHECKING, Any
+
+from dreamer_agent.dreams.environment import Dream
 from dreamer_agent.dreams.open_loop import Compared, OpenLoop, longest_episode, open_loop, whole_windows
+from dreamer_agent.dreams.starts import first_starts, replayed_starts
 
-__all__ = ["Compared", "OpenLoop", "longest_episode", "open_loop", "whole_windows"]
+if TYPE_CHECKING:
+    from dreamer_agent.dreams.gymnasium_envs import DreamEnv, DreamVectorEnv
+
+__all__ = [
+    "Compared",
+    "Dream",
+    "DreamEnv",
+    "DreamVectorEnv",
+    "OpenLoop",
+    "first_starts",
+    "longest_episode",
+    "open_loop",
+    "replayed_starts",
+    "whole_windows",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("DreamEnv", "DreamVectorEnv"):  # they need gymnasium
+        from dreamer_agent.dreams import gymnasium_envs
+
+        return getattr(gymnasium_envs, name)
+    raise AttributeError(f"module 'dreamer_agent.dreams' has no attribute '{name}'")

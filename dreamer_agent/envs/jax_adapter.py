@@ -52,7 +52,8 @@ class JaxVectorEnv:
     def __init__(self, env: JaxEnv, num_envs: int, action_repeat: int = 1, max_faults: int = 0):
         self.env, self.num_envs, self.repeat, self.max_faults = env, num_envs, action_repeat, max_faults
         self.obs_specs, self.act_specs = env.obs_specs, env.act_specs
-        self.interface = interface_of_specs(env.obs_specs, env.act_specs)
+        own = getattr(env, "interface", None)
+        self.interface = own or interface_of_specs(env.obs_specs, env.act_specs)
         check_repeat(self.interface, action_repeat)
         self.checked = [*self.obs_specs, "reward", *filter(is_mask, self.obs_specs)]
         self._start, self._advance = jax.jit(self.start), jax.jit(self.advance)

@@ -93,7 +93,8 @@ class JaxEnv(Protocol):
 
     It never resets by itself, and it knows nothing of time limits: `time_limit` is the number of steps after
     which the caller truncates (None: never). Observations and actions are dicts that match the specs;
-    continuous actions lie in [-1, 1].
+    continuous actions lie in [-1, 1]. One that stands for another environment may have its `interface`, of
+    the same specs.
     """
 
     @property

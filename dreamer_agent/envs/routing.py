@@ -50,11 +50,15 @@ Encoder = Callable[[Any], np.ndarray]  # a batch of the space's own values -> ar
 
 @dataclass(frozen=True)
 class Route:
-    """What an observation becomes, the reason in words, and the function that makes it so."""
+    """What an observation becomes, the reason in words, and the function that makes it so.
+
+    `layout` is the meaning of the axes of an image in its space.
+    """
 
     spec: ArraySpec
     reason: str
     encode: Encoder
+    layout: str = ""
 
 
 def route(space: gym.Space, where: str, wish: str | None = None) -> Route:
@@ -162,7 +166,7 @@ def _image(space: gym.spaces.Box, layout: str, reason: str) -> Route:
         # Always a copy: the environment may use its own array again for the next observation.
         return np.array(moved, order="C").reshape(len(value), *shape)
 
-    return Route(ArraySpec("image", shape), reason, encode)
+    return Route(ArraySpec("image", shape), reason, encode, layout)
 
 
 def _integers(shape: tuple[int, ...], start: Any, classes: int, wish: str | None, where: str, what: str) -> Route:

@@ -18,12 +18,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from dreamer_agent.envs.inverse import UNBOUNDED, decoded, decoded_mask, unscaled
 from dreamer_agent.envs.routing import Route, check_box, check_not_empty, route
 from dreamer_agent.errors import SpaceError
 from dreamer_agent.specs import ArraySpec, Specs, is_mask
 
 Path = tuple[str | int, ...]
-UNBOUNDED = 1e10  # a larger bound counts as none
 
 
 class ObservationCodec:
@@ -64,6 +64,22 @@ class ObservationCodec:
     def encode(self, batch: Any) -> dict[str, np.ndarray]:
         """A batch of the space (arrays `[E, ...]`, nested like it) as named arrays."""
         return {key: found.encode(_get(batch, self.paths[key])) for key, found in self.routes.items()}
+
+    def decode(self, named: Mapping[str, np.ndarray]) -> Any:
+        """Named arrays `[E, *shape]` as a batch of the space, in its own structure, types and bounds.
+
+        What was encoded comes back as it was, but for pixels that are floats; numbers beyond the bounds are
+        brought to them. Masks that are members of the space are filled from `named`, too.
+        """
+        filled: dict[Path, Any] = {}
+        for path, member in _members(self.space, ()):
+            key = _key(path, "obs")
+            filled[path] = (
+                decoded_mask(key, member, named.get(key))
+                if is_mask(key)
+                else decoded(self.routes[key], member, named[key])
+            )
+        return _build(self.space, (), filled)
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,38 @@ class ActionCodec:
             index: Any = (slice(None), *choice.entry)
             filled.setdefault(choice.path, empty)[index] = value
         return _build(self.space, (), filled)
+
+    def encode(self, batch: Any) -> dict[str, np.ndarray]:
+        """The inverse of `decode`: a batch of the space as named arrays `[E, *shape]`.
+
+        What lies beyond two bounds is brought to them. Raises `SpaceError` for what does not fit.
+        """
+        out = {}
+        for key, choice in self.choices.items():
+            try:
+                value = np.asarray(_get(batch, choice.path))
+                if choice.entry is not None:
+                    index: Any = (slice(None), *choice.entry)
+                    value = value[index]
+                box = isinstance(choice.space, gym.spaces.Box)
+                value = unscaled(value, choice.space) if box else value - choice.start
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise SpaceError(
+                    f"The action does not fit {self.space} ({type(error).__name__}: {error}): give one of it."
+                ) from error
+            out[key] = _checked_action(key, choice.spec, value)
+        return out
+
+
+def _checked_action(key: str, spec: ArraySpec, value: np.ndarray) -> np.ndarray:
+    if value.shape[1:] != spec.shape:
+        raise SpaceError(f"The action '{key}' should have the shape {spec.shape}, got {value.shape[1:]}.")
+    if not np.isfinite(value).all():
+        raise SpaceError(f"The action '{key}' holds NaN or infinity; expected finite numbers.")
+    if spec.kind == "discrete" and value.size and (value.min() < 0 or value.max() >= spec.classes):
+        wrong = value.min() if value.min() < 0 else value.max()
+        raise SpaceError(f"The action '{key}' is {wrong} (counted from its lowest), outside of {spec.classes}.")
+    return value.astype(spec.dtype)
 
 
 def rescale(action: np.ndarray, space: gym.spaces.Box) -> np.ndarray:

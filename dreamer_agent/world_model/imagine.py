@@ -56,7 +56,9 @@ def imagine_actions(model: WorldModel, params: Params, start: Latent, actions: A
     return jax.tree.map(lambda x: x.swapaxes(0, 1), latents)
 
 
-def imagine_step(model: WorldModel, params: Params, key: Array, latent: Latent, action: Actions) -> Latent:
-    """One imagined step under a dict of actions."""
+def imagine_step(
+    model: WorldModel, params: Params, key: Array, latent: Latent, action: Actions, temperature: float = 1.0
+) -> Latent:
+    """One imagined step under a dict of actions; `temperature` as of `RSSM.imagine_step`."""
     encoded = encode_actions(model.act_specs, action, model.dtype)
-    return model.rssm.imagine_step(params["rssm"], key, latent, encoded)
+    return model.rssm.imagine_step(params["rssm"], key, latent, encoded, temperature)

@@ -125,13 +125,13 @@ class RSSM:
         """The categoricals of z `[..., S]`, mixed with the uniform one."""
         return Categorical.from_logits(logits, event_ndim=1, unimix=self.config.unimix)
 
-    def sample(self, key: Array, logits: Array) -> Array:
+    def sample(self, key: Array, logits: Array, temperature: float = 1.0) -> Array:
         """z `[..., S, K]` with straight-through gradient."""
-        return self._chosen(jax.random.uniform(key, logits.shape[:-1]), logits)
+        return self._chosen(jax.random.uniform(key, logits.shape[:-1]), logits, temperature)
 
-    def _chosen(self, uniform: Array, logits: Array) -> Array:
+    def _chosen(self, uniform: Array, logits: Array, temperature: float = 1.0) -> Array:
         """`sample` with the random numbers `[..., S]` given."""
-        dist = self.distribution(logits)
+        dist = self.distribution(logits).tempered(temperature)
         # Unimix gives every class a probability, and random numbers are a good part of an imagined step.
         return dist.onehot(dist.quantile(uniform)).astype(self.dtype)
 
@@ -160,10 +160,12 @@ class RSSM:
         logits = self.posterior.apply(params["posterior"], deter, token)
         return Latent(deter, self._chosen(uniform, logits)), logits
 
-    def imagine_step(self, params: Params, key: Array, latent: Latent, action: Array) -> Latent:
-        """One step without an observation: z comes from the prior."""
+    def imagine_step(
+        self, params: Params, key: Array, latent: Latent, action: Array, temperature: float = 1.0
+    ) -> Latent:
+        """One step without an observation: z comes from the prior, at 1 as it was trained, at 0 its mode."""
         deter = self.advance(params, latent, action)
-        return Latent(deter, self.sample(key, self.prior.apply(params["prior"], deter)))
+        return Latent(deter, self.sample(key, self.prior.apply(params["prior"], deter), temperature))
 
     def observe(
         self, params: Params, key: Array, latent: Latent, actions: Array, tokens: Array, is_first: Array,
