@@ -170,9 +170,8 @@ def summary(seeds: list[dict[str, Any]]) -> list[Row]:
         share = (dream / real).tolist()
         line = {"agent": agent, "by_seed": means, "real": real.tolist(), "dream": dream.tolist(), "share": share}
         lines.append(line | {"enough": bool(min(share) >= ENOUGH)})
-        print(
-            f"{agent}: {real[0]:.1f} sampled from the real environment, {dream[0]:.1f} from dreams ({share[0]:.0%})"
-        )
+        both = f"{real[0]:.1f} learnt in the real environment, {dream[0]:.1f} in dreams"
+        print(f"{agent}: {both} ({share[0]:.0%})")
     return lines
 
 

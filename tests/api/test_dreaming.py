@@ -1,0 +1,65 @@
+"""A trained run as an environment: where its dreams begin, and that another agent learns in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from dreamer_agent import Dreamer, dream_env, dream_vector_env, load_dream
+from dreamer_agent.errors import ConfigError, RunDirectoryError
+from tests.conftest import TEST_SIZE
+
+HELD = {"horizon": 10, "count": 16}
+
+
+def small(**more: object) -> list[str]:
+    few = ["env.num_envs=2", "replay.ratio=16", "replay.prefill=64", "train.eval_envs=2", "train.eval_episodes=2"]
+    return [*TEST_SIZE, *few, *(f"env.kwargs.{key}={value}" for key, value in more.items())]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dreaming") / "run"
+    with Dreamer("CartPole-v1", config=small(), run=folder, quiet=True) as agent:
+        agent.learn(100)
+    return folder
+
+
+def test_another_agent_learns_in_it(run: Path, tmp_path: Path) -> None:
+    with Dreamer(f"dream:{run}", config=small(**HELD), run=tmp_path / "run", quiet=True) as agent:
+        agent.learn(80)
+        assert agent.evaluate(2).lengths and max(agent.evaluate(2).lengths) <= 10
+    real = Dreamer.load(tmp_path / "run", env="CartPole-v1", quiet=True)
+    assert len(real.evaluate(2).returns) == 2
+    assert real.predict(np.zeros(4, np.float32))[0] in (0, 1)
+    with pytest.raises(ConfigError, match=r"does not take env\.kwargs"):
+        Dreamer(f"dream:{run}", config=small(horizn=3))
+
+
+def test_where_dreams_begin(run: Path) -> None:
+    env = dream_vector_env(run, 2, **HELD)
+    assert env.reset(seed=0)[0].shape == (2, 4)
+    assert env.single_action_space == gym.make("CartPole-v1").action_space
+    assert len(load_dream(run, count=16).starts["stoch"]) == 16
+    assert 2 <= len(load_dream(run, "reset", count=8).starts["stoch"]) <= 8
+    assert len(load_dream(run, np.zeros((3, 4), np.float32)).starts["stoch"]) == 3
+    with pytest.raises(ConfigError, match="choose replay, reset"):
+        dream_env(run, starts="anywhere")
+
+
+def test_a_shipped_agent_has_no_replay_so_that_its_environment_is_reset() -> None:
+    dream = load_dream("pretrained:cartpole", count=12, ends="likely")
+    env = dream.vector_env(12)
+    obs = env.reset(seed=0)[0]
+    assert np.abs(obs[:, [0, 2]]).max() < 0.3  # a cart in the middle, a pole upright
+    ended = np.full(12, 99)
+    for step in range(1, 20):  # pushed to one side, it falls after nine or ten steps
+        *_, terminated, truncated, _ = env.step(np.ones(12, int))
+        ended = np.minimum(ended, np.where(terminated, step, 99))
+        assert not truncated.any()
+    assert ended.min() >= 7 and ended.max() <= 13
+    with pytest.raises(RunDirectoryError, match="holds no replay"):
+        load_dream("pretrained:cartpole", "replay")

@@ -1,0 +1,361 @@
+"""A dream as an environment: its steps are those of imagination, its ends are right, and gymnasium takes it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from dreamer_agent.agent import Agent
+from dreamer_agent.distributions import Categorical
+from dreamer_agent.dreams import Dream, DreamEnv, DreamVectorEnv, first_starts, replayed_starts
+from dreamer_agent.envs import Interface
+from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv
+from dreamer_agent.envs.jax_adapter import JaxVectorEnv
+from dreamer_agent.errors import ConfigError, SpaceError
+from dreamer_agent.replay import HostReplay
+from dreamer_agent.world_model import Latent, zero_actions
+from dreamer_agent.world_model.imagine import imagine_step
+from tests.compiling import quick_jit
+from tests.conftest import random_batch, small_config
+
+SPACES = Interface(
+    spaces.Dict(
+        {
+            "x": spaces.Box(-3, 3, (2,), np.float64),
+            "turn": spaces.Discrete(3, start=1),
+            "view": spaces.Box(0, 255, (8, 8, 3), np.uint8),
+        }
+    ),
+    spaces.Dict({"push": spaces.Box(-2, 2, (1,)), "which": spaces.Discrete(3, start=1)}),
+    masked=True,
+)
+GAMMA = 1 - 1 / 333
+KEY = jax.random.PRNGKey(0)
+
+
+def random_params(agent: Agent) -> Any:
+    """Random numbers everywhere, so that no head says zero."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(agent.init, KEY).params
+    return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    """An agent, parameters and starts: what all dreams of this module are made of."""
+    agent = Agent.create(small_config(), SPACES.obs_specs, SPACES.act_specs)
+    params = random_params(agent)
+    obs = {name: value[:, 0] for name, value in random_batch(agent)["obs"].items()}
+    return {"agent": agent, "params": params, "spaces": SPACES, "starts": first_starts(agent, params, obs, KEY)}
+
+
+@pytest.fixture(scope="module")
+def dream(base) -> Dream:
+    """Long enough for ends to be drawn, if there are any."""
+    return Dream(**base, horizon=6, ends="never")
+
+
+def act(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    return {"push": rng.uniform(-2, 2, (rows, 1)).astype(np.float32), "which": rng.integers(1, 4, rows)}
+
+
+def played(env: DreamVectorEnv, steps: int, seed: int | None = 0, rows: slice = slice(None)) -> list[Any]:
+    """Everything that is seen of some rows, from a reset on."""
+    out, rng = [env.reset(seed=seed)[0]["x"][rows]], np.random.default_rng(1)
+    for _ in range(steps):
+        obs, *rest, info = env.step(act(rng, env.num_envs))
+        out.append([obs["x"][rows], obs["turn"][rows], *(x[rows] for x in rest), info["value"][rows]])
+    return out
+
+
+def close(one: Any, other: Any, **tolerance: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **(tolerance or {"atol": 1e-4})), one, other)
+
+
+def test_gymnasium_accepts_it(dream) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on boxes beyond [-1, 1]
+        check_env(dream.env(), skip_render_check=True)
+
+
+def test_a_step_is_that_of_imagination(dream, base) -> None:
+    """Followed by hand, with the same keys, from the state that the environment tells."""
+    env = dream.vector_env(2)
+    env.reset(seed=0)
+    before, actions = env.dreams.state, act(np.random.default_rng(0), 2)
+    obs, reward, _, _, info = env.step(actions)
+    model, params = base["agent"].model, base["params"]
+    step = quick_jit(lambda key, latent, action: imagine_step(model, params, key, latent, action))
+    for row in range(2):
+        move_key = jax.random.split(before.key[row], 4)[2]
+        own = jax.tree.map(lambda x, r=row: x[r : r + 1], before.latent)
+        named = {"push": actions["push"][row : row + 1] / 2, "which": actions["which"][row : row + 1] - 1}
+        expected = step(move_key, own, named)
+        close(jax.tree.map(lambda x, r=row: x[r : r + 1], env.dreams.state.latent), expected)
+        features = expected.features
+        close(reward[row], model.predict_reward(params, features).mean()[0])
+        decoded = model.reconstruct(params, expected)
+        close(obs["x"][row], np.clip(decoded["x"].mode()[0], -3, 3))
+        assert obs["turn"][row] == decoded["turn"].mode()[0] + 1
+        np.testing.assert_array_equal(obs["view"][row], decoded["view"].mode()[0])
+        close(info["value"][row], base["agent"].nets.value(params["critic"], features).mean()[0])
+        goes_on = model.predict_continue(params, features).prob()[0] / GAMMA
+        close(info["continue"][row], min(float(goes_on), 1.0))
+
+
+def test_continue_has_the_discount_divided_out(base) -> None:
+    dream = Dream(**base)
+    np.testing.assert_allclose(dream.goes_on(jnp.array([GAMMA, GAMMA / 2, 1.0, 0.0])), [1, 0.5, 1, 0], atol=1e-6)
+    keys = jax.random.split(KEY, 4000)
+    ended = jax.vmap(lambda key: dream.ended(key, dream.goes_on(jnp.array([GAMMA, GAMMA / 2, 0.0]))))(keys)
+    assert not ended[:, 0].any() and ended[:, 2].all() and abs(ended[:, 1].mean() - 0.5) < 0.03
+    likely = Dream(**base, ends="likely")
+    assert likely.ended(KEY, jnp.array([0.51, 0.5, 0.49])).tolist() == [False, True, True]
+
+
+def test_a_model_that_says_gamma_never_ends_and_the_horizon_truncates(base) -> None:
+    params = dict(base["params"])
+    params["cont"] = jax.tree.map(jnp.zeros_like, params["cont"])
+    sure = jax.tree_util.tree_map_with_path(
+        lambda path, x: (
+            jnp.full_like(x, np.log(GAMMA / (1 - GAMMA))) if "bias" in str(path[-1]) and x.shape == (1,) else x
+        ),
+        params["cont"],
+    )
+    env = Dream(**{**base, "params": params | {"cont": sure}}, horizon=5).vector_env(64)
+    env.reset(seed=0)
+    rng, ends = np.random.default_rng(0), []
+    for _ in range(12):
+        _, reward, terminated, truncated, info = env.step(act(rng, 64))
+        assert not terminated.any()
+        np.testing.assert_allclose(info["continue"], 1, atol=1e-6)
+        ends.append(truncated.all() if truncated.any() else False)
+        if len(ends) == 6:
+            assert (reward == 0).all()  # the step that begins anew
+    assert ends == [False, False, False, False, True, False] * 2
+    half = jax.tree.map(jnp.zeros_like, params["cont"])  # says 0.5 of all
+    env = Dream(**{**base, "params": params | {"cont": half}}, horizon=2).vector_env(500)
+    env.reset(seed=0)
+    _, _, terminated, truncated, _ = env.step(act(rng, 500))
+    assert abs(terminated.mean() - (1 - 0.5 / GAMMA)) < 0.07 and not truncated.any()
+    _, _, again, truncated, _ = env.step(act(rng, 500))
+    assert not again[terminated].any() and not truncated[terminated].any()  # they begin anew
+    assert (again | truncated)[~terminated].all() and not (again & truncated).any()
+
+
+def test_temperature() -> None:
+    probs = Categorical(jnp.log(jnp.array([0.8, 0.2, 0.0]) + 1e-30))
+    assert probs.tempered(1.0) is probs
+    np.testing.assert_allclose(jnp.exp(probs.tempered(2.0).log_probs), [2 / 3, 1 / 3, 0], atol=1e-6)
+    np.testing.assert_allclose(jnp.exp(probs.tempered(0.5).log_probs), [16 / 17, 1 / 17, 0], atol=1e-6)
+    np.testing.assert_array_equal(jnp.exp(probs.tempered(0).log_probs), [1, 0, 0])
+    sure = Categorical(jnp.log(jnp.array([0.1, 0.2, 0.7]))).tempered(0)
+    assert sure.quantile(jnp.array([0.0, 0.5, 0.999])[:, None, None].squeeze(-1)).ravel().tolist() == [2, 2, 2]
+
+
+def test_at_temperature_zero_only_the_start_and_the_actions_matter(base) -> None:
+    one = {name: value[:1] for name, value in base["starts"].items()}
+    env = Dream(**{**base, "starts": one}, temperature=0.0, ends="never").vector_env(3)
+    first, second = played(env, 3, seed=0), played(env, 3, seed=1)
+    close(first, second, atol=1e-6)
+    warm = Dream(**{**base, "starts": one}, temperature=2.0, ends="never").vector_env(3)
+    assert not np.allclose(played(warm, 3, seed=0)[-1][0], played(warm, 3, seed=1)[-1][0])
+
+
+def test_rows_are_independent_and_those_of_a_single_environment(base, dream) -> None:
+    three, one = dream.vector_env(3), dream.env()
+    rows = played(three, 9)
+    obs, rng = one.reset(seed=0)[0], np.random.default_rng(1)
+    np.testing.assert_allclose(obs["x"], rows[0][0], atol=1e-5)
+    done = False
+    for seen in rows[1:]:
+        actions = act(rng, 3)
+        own = {name: value[0] for name, value in actions.items()}
+        obs, *rest = (one.reset()[0], 0.0, False, False) if done else one.step(own)[:4]
+        close([obs["x"], obs["turn"], *rest[:3]], [each[0] for each in seen[:5]])
+        done = rest[1] or rest[2]
+    assert done is False and rows[6][4][0]  # the horizon was reached on the way
+    three.reset(seed=0)
+    other = act(np.random.default_rng(1), 3)
+    other["which"][2] = 1 + other["which"][2] % 3
+    np.testing.assert_allclose(three.step(other)[0]["x"][:2], rows[1][0][:2], atol=1e-5)
+
+
+def test_a_seed_makes_all_of_it_again_and_none_goes_on(dream) -> None:
+    env = dream.vector_env(3)
+    first = played(env, 8, seed=5)
+    onward = played(env, 8, seed=None)
+    close(played(env, 8, seed=5), first, rtol=0)
+    close(played(env, 8, seed=None), onward, rtol=0)
+    assert not np.allclose(first[0], onward[0]) and not np.allclose(first[0], played(env, 0, seed=6)[0])
+
+
+def test_it_is_traced_once(base) -> None:
+    traces = []
+
+    def doubt(params: Any, latent: Latent) -> jax.Array:
+        traces.append(1)
+        return latent.deter[:, 0]
+
+    dream = Dream(**base, horizon=3, doubt=doubt, most_doubt=0.0, ends="never")
+    envs = [dream.vector_env(3), dream.vector_env(3)]
+    for env in envs:
+        env.reset(seed=0)
+        for _ in range(5):
+            before = env.done.copy()
+            *_, truncated, info = env.step(act(np.random.default_rng(0), 3))
+            assert (truncated[~before] >= (info["doubt"] > 0)[~before]).all()  # doubt truncates
+        env.reset()
+    assert len(traces) == 1
+
+
+def test_what_is_seen_can_be_the_latent(base) -> None:
+    dream = Dream(**base, observe="latent", ends="never")
+    env = dream.vector_env(2)
+    obs, info = env.reset(seed=0)
+    np.testing.assert_array_equal(obs, env.dreams.state.latent.features)
+    assert obs in env.observation_space and info["action_mask"]["action_mask/which"].shape == (2, 3)
+    assert env.step(act(np.random.default_rng(0), 2))[0] in env.observation_space
+
+
+def test_spaces_and_masks_and_frames_are_the_environments_own(dream) -> None:
+    env = dream.env("rgb_array")
+    assert (env.observation_space, env.action_space) == (SPACES.observation_space, SPACES.action_space)
+    obs, info = env.reset(seed=3)
+    assert obs in env.observation_space
+    mask = info["action_mask"]["action_mask/which"]
+    assert mask.shape == (3,) and mask.any() and mask.dtype == np.int8
+    np.testing.assert_array_equal(env.render(), obs["view"])
+    vector = dream.vector_env(2, "rgb_array")
+    obs, _ = vector.reset(seed=3)
+    assert obs in vector.observation_space and len(vector.render()) == 2
+    with pytest.raises(ConfigError, match="rgb_array"):
+        dream.env("human")
+
+
+def test_our_adapter_takes_the_vector_environment(dream) -> None:
+    env = GymnasiumEnv(dream.vector_env(2))
+    assert env.mode == AutoresetMode.NEXT_STEP and dict(env.obs_specs) == dict(SPACES.obs_specs)
+    (rows,) = env.reset(0)
+    assert rows.is_first.all() and rows.obs["action_mask/which"].any(-1).all()
+    actions = {name: np.asarray(x) for name, x in zero_actions(SPACES.act_specs, (2,)).items()}
+    seen = [env.step(actions)[0] for _ in range(6)]
+    assert [row.is_last.all() for row in seen] == [False] * 5 + [True]
+    state = env.get_state()
+    onward = [env.step(actions)[0] for _ in range(3)]
+    assert onward[0].is_first.all() and not seen[-1].is_terminal.any()
+    env.set_state(state)
+    close([row._asdict() for row in onward], [env.step(actions)[0]._asdict() for _ in range(3)], rtol=0)
+
+
+def test_it_is_an_environment_written_in_jax(dream) -> None:
+    env = JaxVectorEnv(dream, 2)
+    assert env.interface == SPACES and env.env.time_limit == 6
+    (rows,) = env.reset(0)
+    actions = {name: np.asarray(x) for name, x in zero_actions(SPACES.act_specs, (2,)).items()}
+    ends = [env.step(actions)[0].is_last.all() for _ in range(6)]
+    assert rows.obs["view"].shape == (2, 8, 8, 3) and ends == [False] * 5 + [True]
+    assert not env.faults
+
+
+def test_starts_of_a_replay_are_posteriors_of_its_steps(base) -> None:
+    agent, batch = base["agent"], random_batch(base["agent"])
+    shapes = jax.tree.map(lambda x: (x.shape[2:], x.dtype), batch, is_leaf=lambda x: isinstance(x, np.ndarray))
+    replay = HostReplay(shapes, num_envs=4, capacity=400, batch_size=4, batch_length=8, online=False)
+    for _ in range(6):
+        for step in range(9):
+            replay.add(jax.tree.map(lambda x, t=step: x[:, t], batch))
+    asked = []
+    sample = replay.sample
+
+    def remembered() -> Any:
+        asked.append(sample())
+        return asked[-1]
+
+    replay.sample = remembered  # type: ignore[method-assign]
+    starts = replayed_starts(agent, base["params"], replay, KEY, 20)
+    assert len(starts["stoch"]) == 20 and 2 <= len(asked) <= 3  # four of each window of a batch
+    observe = quick_jit(lambda batch, key: agent.model.observe(base["params"], batch, key)[0])
+    first = observe(asked[0][0], jax.random.fold_in(KEY, 0)).pack()
+    kept = ~asked[0][0]["is_last"][:, 1:]
+    for start in starts["deter"][:12]:
+        assert np.abs(np.asarray(first["deter"])[kept] - start).max(-1).min() < 1e-4
+    with pytest.raises(ConfigError, match="no step to begin"):
+        replay.data["is_last"][:] = True
+        replayed_starts(agent, base["params"], replay, KEY, 4)
+
+
+def test_a_dream_goes_on_from_what_was_observed(base, dream) -> None:
+    agent, params = base["agent"], base["params"]
+    rng = np.random.default_rng(0)
+    seen = {
+        "x": rng.normal(size=(3, 2)),
+        "turn": rng.integers(1, 4, 3),
+        "view": rng.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8),
+    }
+    actions = act(rng, 2)
+    env = dream.vector_env(2)
+    env.reset(seed=0)
+    key = env.dreams.state.key[1]
+    obs, _ = env.reset(options={"observations": seen, "actions": actions})
+    latent, encoded = agent.model.rssm.initial(1), SPACES.encode(seen, 3)
+    named = SPACES.actions.encode(actions)
+    observe = quick_jit(lambda *given: agent.model.observe_step(params, *given))
+    for step in range(3):
+        key, own = jax.random.split(key)
+        row = {name: value[step][None] for name, value in encoded.items()}
+        before = {name: value[max(step - 1, 0)][None] for name, value in named.items()}
+        latent = observe(own, latent, before, row, np.array([step == 0]))
+    close(jax.tree.map(lambda x: x[1:], env.dreams.state.latent), latent)
+    close(obs["x"][1], np.clip(agent.model.reconstruct(params, latent)["x"].mode()[0], -3, 3))
+    single = dream.env()
+    assert single.reset(seed=0, options={"observations": seen, "actions": actions})[0] in single.observation_space
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"horizon": 0}, "horizon=0"),
+        ({"temperature": -1.0}, "temperature=-1"),
+        ({"ends": "always"}, "choose sampled, likely, never"),
+        ({"observe": "both"}, "choose decoded, latent"),
+        ({"most_doubt": 1.0}, "no measure of doubt"),
+        ({"starts": {"deter": np.zeros((0, 32)), "stoch": np.zeros((0, 4))}}, "nothing to start from"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(base, settings, sentence) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Dream(**{**base, **settings})
+
+
+def test_bad_calls_are_said_in_a_sentence(base, dream) -> None:
+    env, one = dream.vector_env(2), dream.env()
+    rng = np.random.default_rng(0)
+    with pytest.raises(gym.error.ResetNeeded, match="before step"):
+        one.step({"push": np.zeros(1, np.float32), "which": 1})
+    with pytest.raises(ConfigError, match="0 dreams"):
+        dream.vector_env(0)
+    env.reset(seed=0)
+    with pytest.raises(SpaceError, match="3 actions were given for 2"):
+        env.step(act(rng, 3))
+    with pytest.raises(SpaceError, match="outside of 3"):
+        env.step({"push": np.zeros((2, 1)), "which": np.array([0, 1])})
+    with pytest.raises(ConfigError, match="option 'observation'"):
+        one.reset(options={"observation": 1})
+    seen = {"x": np.zeros((2, 2)), "turn": np.ones(2, int), "view": np.zeros((2, 8, 8, 3), np.uint8)}
+    with pytest.raises(SpaceError, match="2 observations and 0 actions"):
+        one.reset(options={"observations": seen})
+    with pytest.raises(SpaceError, match="do not fit"):
+        one.reset(options={"observations": {"x": np.zeros((2, 2))}})
+    with pytest.raises(SpaceError, match=r"'x' to begin from has the shape \(2, 3\)"):
+        one.reset(options={"observations": seen | {"x": np.zeros((2, 3))}, "actions": act(rng, 1)})
+    assert isinstance(one, DreamEnv)
