@@ -294,13 +294,14 @@ def envs(
         typer.echo("\n".join(tasks_of(suite)))
         return
     for name in SUITES:
-        if name != OBJECT:
+        if name not in (OBJECT, "dream"):
             typer.echo(f"{name}:TASK".ljust(18) + SUITES.describe(name) + _how(LIBRARIES.get(name)))
     for name, library in GROUPS.items():
         typer.echo(name.ljust(18) + "Ids of gymnasium, written without a suite." + _how(library))
     typer.echo(
         "module:Class".ljust(18) + "A class or function of yours that makes a gymnasium environment or a JaxEnv."
     )
+    typer.echo("dream:RUN".ljust(18) + "A run of yours as its world model dreams it (docs/dream_env.md).")
     typer.echo("anything else".ljust(18) + "A gymnasium id; module:Id-v0 imports the module first.")
     typer.echo("The tasks of a suite: dreamer-agent envs SUITE. In a checkout, write '.[EXTRA]' to pip.")
 

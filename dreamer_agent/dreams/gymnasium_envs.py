@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -29,8 +30,9 @@ class DreamEnv(gym.Env):
 
     def __init__(self, dream: Dream, render_mode: str | None = None):
         self.dreams, self.render_mode = Dreams(dream, 1), checked_mode(dream, render_mode)
-        self.observation_space = dream.interface.observation_space
-        self.action_space = dream.interface.action_space
+        # Copies: a space has a generator, which users seed.
+        self.observation_space = deepcopy(dream.interface.observation_space)
+        self.action_space = deepcopy(dream.interface.action_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
         """A fresh episode, from `seed` or from what the last one led to.
@@ -73,8 +75,8 @@ class DreamVectorEnv(gym.vector.VectorEnv):
         }  # fmt: skip
         self.dreams, self.render_mode = Dreams(dream, num_envs), checked_mode(dream, render_mode)
         self.num_envs = num_envs
-        self.single_observation_space = dream.interface.observation_space
-        self.single_action_space = dream.interface.action_space
+        self.single_observation_space = deepcopy(dream.interface.observation_space)
+        self.single_action_space = deepcopy(dream.interface.action_space)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.done = np.zeros(num_envs, bool)
