@@ -20,6 +20,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 from benchmarks.learning import TASKS
 from dreamer_agent import Dreamer, load_dream
@@ -54,15 +55,22 @@ def ours(run: Path, env: Any, seed: int) -> Row:
     return row | {"steps": agent.env_steps, "scores": scores}
 
 
-def ppo(make: Callable[[], gym.Env], seed: int, name: str) -> tuple[Row, Act]:
-    """PPO trained in environments that `make` makes, and its likeliest actions."""
+def ppo(dream: Dream | None, seed: int, name: str) -> tuple[Row, Act]:
+    """PPO trained in `dream`, or in the real environment, and its likeliest actions."""
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecMonitor
 
     torch.set_num_threads(1)
     settings = settings_of("ppo", ENV)
-    vector = make_vec_env(make, settings.n_envs, seed)
+    if dream is None:
+        vector: Any = make_vec_env(ENV, settings.n_envs, seed)
+    else:
+        from benchmarks.sb3_vector import VectorOf
+
+        dreams = dream.vector_env(settings.n_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        vector = VecMonitor(VectorOf(dreams, seed))
     model = PPO(env=vector, seed=seed, device="cpu", **constructor_arguments(settings.agent))
     curve: list[list[float]] = []
     spent = 0.0
@@ -145,10 +153,10 @@ def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     real = folder / f"ours-real-{seed}"
     part("ours, real", lambda: ours(real, ENV, seed))
     dream = load_dream(real, seed=seed)
-    part("PPO, real", lambda: ppo(lambda: gym.make(ENV), seed, f"ppo-real-{seed}")[0])
+    part("PPO, real", lambda: ppo(None, seed, f"ppo-real-{seed}")[0])
 
     def dreamt() -> Row:
-        row, act = ppo(dream.env, seed, f"ppo-dream-{seed}")
+        row, act = ppo(dream, seed, f"ppo-dream-{seed}")
         rng = np.random.default_rng(seed)
         acts = {"random actions": lambda obs: rng.integers(0, 2, len(obs)), "PPO of the dream": act}
         long = load_dream(real, "reset", seed=seed, horizon=LIMIT)

@@ -148,3 +148,11 @@ def test_the_planning_page_works() -> None:
     names: dict = {}
     exec(examples("planning.md").replace("range(50)", "range(20)"), names)
     assert names["state"].carry.plan and names["obs"].shape == (4,)
+
+
+def test_a_dream_of_the_docs_is_an_environment(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(examples("dream_env.md"), names)
+    assert names["obs"] in gym.make("CartPole-v1").observation_space and names["envs"].num_envs == 16
+    assert names["agent"].config.env.id == "python:Dream"

@@ -36,7 +36,7 @@ def dream_vector_env(
     run: str | Path, num_envs: int, render_mode: str | None = None, **settings: Any
 ) -> DreamVectorEnv:
     """The world model of `run` as a `gymnasium.vector.VectorEnv`; `settings` as of `load_dream`."""
-    return load_dream(run, **settings).vector_env(num_envs, render_mode)
+    return load_dream(run, **settings).vector_env(num_envs, render_mode=render_mode)
 
 
 def load_dream(

@@ -46,6 +46,11 @@ class Dreams:
         actions = {name: np.asarray(x) for name, x in zero_actions(self.dream.act_specs, (self.count,)).items()}
         return self._advanced(np.ones(self.count, bool), actions)[0]
 
+    def restart_some(self, some: np.ndarray) -> Shown:
+        """Begin those of `some` `[N]` anew, while the others stay where they are; what is seen of all."""
+        self.state, shown = _begin(self.dream, self.dream.world, self._started("reset"), some)
+        return jax.device_get(shown)
+
     def step(self, actions: Any, done: np.ndarray) -> tuple[Shown, np.ndarray]:
         """Follow `actions` of the space, or begin anew where `done`; what is seen, and which are truncated."""
         self._started("step")
@@ -166,6 +171,19 @@ def _advance(
 
 
 @partial(jax.jit, static_argnums=0)
+def _begin(dream: Dream, world: World, state: Dreaming, some: Array) -> tuple[Dreaming, Shown]:
+    """A start where `some`, with the keys that `_advance` would take; what is seen, without reward or end."""
+
+    def row(key: Array, old: Latent, time: Array, some: Array) -> tuple[Dreaming, Shown]:
+        later, start_key, _, end_key = jax.random.split(key, 4)
+        new = Dreaming(later, dream.begin(world, start_key), jnp.zeros_like(time))
+        state = jax.tree.map(lambda a, b: jnp.where(some, a, b), new, Dreaming(key, old, time))
+        return state, _unmoved(dream.show(world.params, end_key, state.latent))
+
+    return jax.vmap(row)(*state, some)
+
+
+@partial(jax.jit, static_argnums=0)
 def _perceive(
     dream: Dream, params: Params, state: Dreaming, obs: dict[str, Array], actions: Actions, is_first: Array
 ) -> Dreaming:
@@ -179,9 +197,13 @@ def _perceive(
 
 @partial(jax.jit, static_argnums=0)
 def _look(dream: Dream, params: Params, state: Dreaming) -> Shown:
-    """What is seen where no step was imagined: no reward, no end."""
-    shown = jax.vmap(partial(dream.show, params))(state.key, state.latent)
-    return shown._replace(reward=0 * shown.reward, terminated=shown.terminated & False)
+    """What is seen where no step was imagined."""
+    return _unmoved(jax.vmap(partial(dream.show, params))(state.key, state.latent))
+
+
+def _unmoved(shown: Shown) -> Shown:
+    """Without reward or end."""
+    return shown._replace(reward=jnp.zeros_like(shown.reward), terminated=jnp.zeros_like(shown.terminated))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -192,11 +192,11 @@ class Dream:
 
         return DreamEnv(self, render_mode)
 
-    def vector_env(self, num_envs: int, render_mode: str | None = None) -> DreamVectorEnv:
-        """As a `gymnasium.vector.VectorEnv` of `num_envs` dreams, which are one program."""
+    def vector_env(self, num_envs: int, **settings: Any) -> DreamVectorEnv:
+        """As a `gymnasium.vector.VectorEnv` of `num_envs` dreams, which are one program; see `DreamVectorEnv`."""
         from dreamer_agent.dreams.gymnasium_envs import DreamVectorEnv
 
-        return DreamVectorEnv(self, num_envs, render_mode)
+        return DreamVectorEnv(self, num_envs, **settings)
 
 
 def _check(dream: Dream) -> None:

@@ -43,13 +43,13 @@ class DreamEnv(gym.Env):
         """
         super().reset(seed=seed)
         shown = begun(self.dreams, self, seed, options)
-        return _first(self.observation_space, self.dreams.observations(shown)), self._info(shown)
+        return _row(self.observation_space, self.dreams.observations(shown)), self._info(shown)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         """One step; the horizon truncates, and so does doubt."""
         actions = _in_batch(self.action_space, action)
         shown, truncated = self.dreams.step(actions, np.zeros(1, bool))
-        obs = _first(self.observation_space, self.dreams.observations(shown))
+        obs = _row(self.observation_space, self.dreams.observations(shown))
         return obs, float(shown.reward[0]), bool(shown.terminated[0]), bool(truncated[0]), self._info(shown)
 
     def render(self) -> np.ndarray | None:
@@ -65,13 +65,18 @@ class DreamEnv(gym.Env):
 class DreamVectorEnv(gym.vector.VectorEnv):
     """`num_envs` dreams as one program; see `DreamEnv`.
 
-    An episode that ended begins anew with the next step, whose action counts for nothing there, as gymnasium's
-    own vector environments do. Row i, seeded alike, is what row i of any other number is.
+    `autoreset_mode` is gymnasium's: an episode that ended begins anew with the next step, whose action counts for
+    nothing there; or in the same step, with the last observation in `info["final_obs"]`; or when
+    `reset(options={"reset_mask": ...})` says so. Row i, seeded alike, is what row i of any other number is.
     """
 
-    def __init__(self, dream: Dream, num_envs: int, render_mode: str | None = None):
+    def __init__(
+        self, dream: Dream, num_envs: int, render_mode: str | None = None,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    ):  # fmt: skip
+        self.mode = AutoresetMode(autoreset_mode)
         self.metadata = {
-            "render_modes": ["rgb_array"], "render_fps": FRAMES, "autoreset_mode": AutoresetMode.NEXT_STEP,
+            "render_modes": ["rgb_array"], "render_fps": FRAMES, "autoreset_mode": self.mode,
         }  # fmt: skip
         self.dreams, self.render_mode = Dreams(dream, num_envs), checked_mode(dream, render_mode)
         self.num_envs = num_envs
@@ -82,19 +87,29 @@ class DreamVectorEnv(gym.vector.VectorEnv):
         self.done = np.zeros(num_envs, bool)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:
-        """Fresh episodes; `options` as those of `DreamEnv.reset`, the same for all."""
+        """Fresh episodes; `options` as of `DreamEnv.reset`, the same for all, or "reset_mask" `[N]` alone."""
         super().reset(seed=seed)
-        shown = begun(self.dreams, self, seed, options)
+        if options and set(options) == {"reset_mask"}:
+            shown = self.dreams.restart_some(np.asarray(options["reset_mask"], bool))
+        else:
+            shown = begun(self.dreams, self, seed, options)
         self.done = np.zeros(self.num_envs, bool)
         return self.dreams.observations(shown), self._info(shown)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """One step of all, or a fresh start where an episode had ended."""
+        """One step of all; see the modes for what comes after an end."""
         shown, truncated = self.dreams.step(actions, self.done)
         terminated, truncated = np.array(shown.terminated), np.array(truncated)
-        self.done = terminated | truncated
-        reward = np.array(shown.reward, np.float64)
-        return self.dreams.observations(shown), reward, terminated, truncated, self._info(shown)
+        ended, reward = terminated | truncated, np.array(shown.reward, np.float64)
+        obs, info = self.dreams.observations(shown), self._info(shown)
+        if self.mode == AutoresetMode.NEXT_STEP:
+            self.done = ended
+        elif self.mode == AutoresetMode.SAME_STEP and ended.any():
+            last = {"final_obs": self._rows(obs, ended), "final_info": info}
+            shown = self.dreams.restart_some(ended)
+            obs, info = self.dreams.observations(shown), self._info(shown)
+            info |= last | {f"_{name}": ended.copy() for name in last}
+        return obs, reward, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The frames that the model pictures."""
@@ -110,6 +125,13 @@ class DreamVectorEnv(gym.vector.VectorEnv):
         self.dreams.restore(state["dreams"])
         self.done = np.array(state["done"])
         self.np_random.bit_generator.state = state["random"]
+
+    def _rows(self, obs: Any, some: np.ndarray) -> np.ndarray:
+        """The observations of `some` rows, each by itself; None for the others."""
+        out = np.full(self.num_envs, None, object)
+        for index in np.flatnonzero(some):
+            out[index] = _row(self.single_observation_space, obs, int(index))
+        return out
 
     def _info(self, shown: Shown) -> dict[str, Any]:
         out: dict[str, Any] = dict(self.dreams.predictions(shown))
@@ -147,10 +169,10 @@ def _in_batch(space: gym.Space, value: Any) -> Any:
     return np.asarray(value)[None]
 
 
-def _first(space: gym.Space, batch: Any) -> Any:
-    """The first row of a batch of `space`."""
+def _row(space: gym.Space, batch: Any, index: int = 0) -> Any:
+    """A row of a batch of `space`."""
     if isinstance(space, gym.spaces.Dict):
-        return {key: _first(member, batch[key]) for key, member in space.spaces.items()}
+        return {key: _row(member, batch[key], index) for key, member in space.spaces.items()}
     if isinstance(space, gym.spaces.Tuple):
-        return tuple(_first(member, each) for member, each in zip(space.spaces, batch, strict=True))
-    return np.asarray(batch[0]) if isinstance(space, gym.spaces.Box) else batch[0]
+        return tuple(_row(member, each, index) for member, each in zip(space.spaces, batch, strict=True))
+    return np.asarray(batch[index]) if isinstance(space, gym.spaces.Box) else batch[index]

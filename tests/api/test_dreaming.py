@@ -63,3 +63,14 @@ def test_a_shipped_agent_has_no_replay_so_that_its_environment_is_reset() -> Non
     assert ended.min() >= 7 and ended.max() <= 13
     with pytest.raises(RunDirectoryError, match="holds no replay"):
         load_dream("pretrained:cartpole", "replay")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_stable_baselines3_learns_in_it(run: Path) -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.env_checker import check_env
+
+    env = load_dream(run, **HELD).env()
+    check_env(env, skip_render_check=True)
+    model = sb3.PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=1, device="cpu", seed=0).learn(64)
+    assert model.predict(np.zeros(4, np.float32))[0] in env.action_space

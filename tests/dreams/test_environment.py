@@ -90,21 +90,25 @@ def test_a_step_is_that_of_imagination(dream, base) -> None:
     before, actions = env.dreams.state, act(np.random.default_rng(0), 3)
     obs, reward, _, _, info = env.step(actions)
     model, params = base["agent"].model, base["params"]
-    step = quick_jit(lambda key, latent, action: imagine_step(model, params, key, latent, action))
-    for row in range(2):
-        move_key = jax.random.split(before.key[row], 4)[2]
-        own = jax.tree.map(lambda x, r=row: x[r : r + 1], before.latent)
-        named = {"push": actions["push"][row : row + 1] / 2, "which": actions["which"][row : row + 1] - 1}
-        expected = step(move_key, own, named)
-        close(jax.tree.map(lambda x, r=row: x[r : r + 1], env.dreams.state.latent), expected)
-        features = expected.features
-        close(reward[row], model.predict_reward(params, features).mean()[0])
-        decoded = model.reconstruct(params, expected)
-        close(obs["x"][row], np.clip(decoded["x"].mode()[0], -3, 3))
-        assert obs["turn"][row] == decoded["turn"].mode()[0] + 1
-        close(info["value"][row], base["agent"].nets.value(params["critic"], features).mean()[0])
-        goes_on = model.predict_continue(params, features).prob()[0] / GAMMA
-        close(info["continue"][row], min(float(goes_on), 1.0))
+
+    def by_hand(key: jax.Array, latent: Latent, action: Any) -> Any:
+        new = imagine_step(model, params, key, latent, action)
+        decoded = {name: found.mode() for name, found in model.reconstruct(params, new).items()}
+        reward = model.predict_reward(params, new.features).mean()
+        goes_on = model.predict_continue(params, new.features).prob() / GAMMA
+        value = base["agent"].nets.value(params["critic"], new.features).mean()
+        return new, decoded, reward, jnp.minimum(goes_on, 1.0), value
+
+    step = quick_jit(by_hand)
+    for row in range(3):
+        own = slice(row, row + 1)
+        latent = jax.tree.map(lambda x, r=own: x[r], before.latent)
+        named = {"push": actions["push"][own] / 2, "which": actions["which"][own] - 1}
+        new, decoded, *expected = step(jax.random.split(before.key[row], 4)[2], latent, named)
+        close(jax.tree.map(lambda x, r=own: x[r], env.dreams.state.latent), new)
+        close(obs["x"][own], np.clip(decoded["x"], -3, 3))
+        np.testing.assert_array_equal(obs["turn"][own], decoded["turn"] + 1)
+        close([reward[own], info["continue"][own], info["value"][own]], expected)
 
 
 def test_continue_has_the_discount_divided_out(base) -> None:
@@ -161,13 +165,23 @@ def test_temperature() -> None:
     assert sure.quantile(jnp.array([0.0, 0.5, 0.999])[:, None, None].squeeze(-1)).ravel().tolist() == [2, 2, 2]
 
 
-def test_at_temperature_zero_only_the_start_and_the_actions_matter(base) -> None:
-    one = {name: value[:1] for name, value in base["starts"].items()}
-    env = Dream(**{**base, "starts": one}, temperature=0.0, ends="never").vector_env(3)
-    first, second = played(env, 3, seed=0), played(env, 3, seed=1)
-    close(first, second, atol=1e-6)
-    warm = Dream(**{**base, "starts": one}, temperature=2.0, ends="never").vector_env(3)
-    assert not np.allclose(played(warm, 3, seed=0)[-1][0], played(warm, 3, seed=1)[-1][0])
+def test_at_temperature_zero_a_step_is_the_mode_of_the_prior(base) -> None:
+    rssm, params = base["agent"].model.rssm, base["params"]
+    starts = Latent.unpack(base["starts"], rssm.config.classes, np.float32)
+    latent, action = jax.tree.map(lambda x: x[0], starts), {"push": np.float32([0.5]), "which": np.int32(1)}
+
+    def stoch(temperature: float) -> Any:
+        dream = Dream(**base, temperature=temperature)
+        step = quick_jit(lambda key: dream.follow(params, key, latent, action))
+        return [step(key) for key in jax.random.split(KEY, 4)]
+
+    cold = stoch(0.0)
+    logits = rssm.prior.apply(params["rssm"]["prior"], cold[0].deter)
+    for latents in cold:
+        np.testing.assert_array_equal(latents.stoch.argmax(-1), logits.argmax(-1))
+        np.testing.assert_array_equal(latents.stoch.sum(-1), 1)
+    warm = np.stack([latents.stoch for latents in stoch(3.0)])
+    assert not (warm == warm[0]).all()
 
 
 def test_rows_are_independent_and_those_of_a_single_environment(base, dream) -> None:
@@ -241,7 +255,7 @@ def test_an_image_that_is_seen_is_rendered_too(dream) -> None:
     view = Interface(spaces.Box(0, 1, (1, 8, 8), np.float32), spaces.Discrete(2))
     agent = Agent.create(small_config(), view.obs_specs, view.act_specs)
     starts = {name: np.asarray(value) for name, value in agent.model.rssm.initial(2).pack().items()}
-    env = Dream(agent, random_params(agent), view, starts).vector_env(2, "rgb_array")
+    env = Dream(agent, random_params(agent), view, starts).vector_env(2, render_mode="rgb_array")
     obs, _ = env.reset(seed=3)
     assert obs in env.observation_space
     frames = env.render()
@@ -253,6 +267,41 @@ def test_an_image_that_is_seen_is_rendered_too(dream) -> None:
     ):
         with pytest.raises(ConfigError, match=sentence):
             dream.env(mode)
+
+
+def test_the_other_modes_of_beginning_anew(dream) -> None:
+    """In the same step, and when asked: the same episodes as in the next step."""
+    rng = np.random.default_rng(0)
+    actions = [act(rng, 3) for _ in range(9)]
+    names = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+    later, same, asked = (dream.vector_env(3, autoreset_mode=name) for name in names)
+    first = [env.reset(seed=0)[0] for env in (later, same, asked)]
+    for step in range(5):
+        for env in (later, same, asked):
+            obs, *_ = env.step(actions[step])
+    for env in (later, same, asked):
+        obs, _, _, truncated, info = env.step(actions[5])
+        assert truncated.all()
+        if env is same:
+            assert info["_final_obs"].all() and info["final_info"]["value"].shape == (3,)
+            ended, begun = info["final_obs"], obs
+        elif env is asked:
+            close(obs["x"], [one["x"] for one in ended])
+            some = np.array([True, False, True])
+            again, _ = env.reset(options={"reset_mask": some})
+            close(again["x"][some], begun["x"][some])
+            close(again["x"][1], obs["x"][1])
+        else:
+            fresh = env.step(actions[8])
+            onward = env.step(actions[6])
+    close(fresh[0], begun)
+    close(same.step(actions[6])[:4], onward[:4])
+    close(first[0], first[1], rtol=0)
+    taken = GymnasiumEnv(dream.vector_env(3, autoreset_mode=AutoresetMode.SAME_STEP))
+    taken.reset(0)
+    named = {name: np.asarray(x) for name, x in zero_actions(SPACES.act_specs, (3,)).items()}
+    seen = [taken.step(named) for _ in range(6)]
+    assert [len(rows) for rows in seen] == [1] * 5 + [2] and seen[-1][1].is_first.all()
 
 
 def test_our_adapter_takes_the_vector_environment(dream) -> None:
@@ -325,7 +374,8 @@ def test_a_dream_goes_on_from_what_was_observed(base, dream) -> None:
         before = {name: value[max(step - 1, 0)][None] for name, value in named.items()}
         latent = observe(own, latent, before, row, np.array([step == 0]))
     close(jax.tree.map(lambda x: x[1:2], env.dreams.state.latent), latent)
-    close(obs["x"][1], np.clip(agent.model.reconstruct(params, latent)["x"].mode()[0], -3, 3))
+    seen_there = quick_jit(lambda latent: agent.model.reconstruct(params, latent)["x"].mode())(latent)
+    close(obs["x"][1], np.clip(seen_there[0], -3, 3))
     single = dream.env()
     assert single.reset(seed=0, options={"observations": seen, "actions": actions})[0] in single.observation_space
 
