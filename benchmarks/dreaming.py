@@ -123,12 +123,12 @@ def lengths(vector: gym.vector.VectorEnv, act: Act, seed: int) -> list[int]:
 
 
 def balanced(obs: np.ndarray) -> np.ndarray:
-    """A controller written by hand, which never fails in the real environment: it pushes to where the pole falls."""
+    """A controller written by hand: it pushes to where the pole falls, and never fails."""
     return (obs @ np.array([0.02, 0.1, 1.0, 0.3]) > 0).astype(int)
 
 
 def compared(run: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Mean length of an episode from a reset on, real and dreamt at several temperatures, of two fixed policies."""
+    """Mean length of an episode from a reset on, real and dreamt, of two fixed policies."""
     rng = np.random.default_rng(seed)
     acts: dict[str, Act] = {"random": lambda obs: rng.integers(0, 2, len(obs)), "balanced": balanced}
     places = {"real": gym.make_vec(ENV, 100, vectorization_mode="sync")}
