@@ -83,7 +83,8 @@ class Dream:
     def world(self) -> World:
         """The arrays, for functions that take them as arguments."""
         params = {name: value for name, value in self.params.items() if name != "actor"}
-        return jax.tree.map(jnp.asarray, World(params, self.starts))
+        with jax.ensure_compile_time_eval():  # it may first be asked for inside a program
+            return jax.tree.map(jnp.asarray, World(params, self.starts))
 
     # As an environment written in JAX
 

@@ -319,8 +319,8 @@ def test_our_adapter_takes_the_vector_environment(dream) -> None:
     close([row._asdict() for row in onward], [env.step(actions)[0]._asdict() for _ in range(3)], rtol=0)
 
 
-def test_it_is_an_environment_written_in_jax(dream) -> None:
-    env = JaxVectorEnv(dream, 2)
+def test_it_is_an_environment_written_in_jax(base) -> None:
+    env = JaxVectorEnv(Dream(**base, horizon=6, ends="never"), 2)  # no other program has used it
     assert env.interface == SPACES and env.env.time_limit == 6
     (rows,) = env.reset(0)
     actions = {name: np.asarray(x) for name, x in zero_actions(SPACES.act_specs, (2,)).items()}
