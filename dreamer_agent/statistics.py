@@ -102,6 +102,27 @@ def aggregate(scores: Sequence[np.ndarray]) -> dict[str, Estimate]:
     }
 
 
+def clustered_ratio(numerators: np.ndarray, denominators: np.ndarray, clusters: np.ndarray) -> Estimate | None:
+    """The sum of `numerators` `[N]` over that of `denominators` `[N]`, None where the latter is zero.
+
+    With denominators of one it is a mean. Clusters (say, the episodes `[N]` that the numbers come from) are drawn
+    anew as wholes, since numbers of one are alike: drawn one by one they would give too narrow an interval.
+    """
+    _, places = np.unique(clusters, return_inverse=True)
+    above, below = (np.bincount(places, np.asarray(x, float)) for x in (numerators, denominators))
+    if not below.sum():
+        return None
+    value = float(above.sum() / below.sum())
+    if len(above) < 2:
+        return Estimate(value, None, None)
+    drawn = np.random.default_rng(0).integers(0, len(above), (RESAMPLES, len(above)))
+    sums = below[drawn].sum(1)
+    ratios = above[drawn].sum(1)[sums > 0] / sums[sums > 0]
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(ratios, [tail, 100 - tail])
+    return Estimate(value, float(low), float(high))
+
+
 def profile(scores: Sequence[np.ndarray], points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Performance profile: the share of runs that score more than each of `points`, and its 95% band, `[P]` each.
 

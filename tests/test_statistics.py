@@ -7,7 +7,9 @@ import pytest
 
 from dreamer_agent.statistics import (
     Episodes,
+    Estimate,
     aggregate,
+    clustered_ratio,
     episodes_of,
     iqm,
     mean_between,
@@ -89,3 +91,18 @@ def test_profiles_fall_from_all_runs_to_none() -> None:
     assert np.all(low <= share) and np.all(share <= high) and low[0] == high[0] == 1.0
     share, low, high = profile([np.array([0.0]), np.array([1.0, 2.0])], points)
     assert np.array_equal(share, low) and np.array_equal(share, high)
+
+
+def test_windows_of_one_episode_are_drawn_together() -> None:
+    values = np.array([1.0, 3.0, 5.0, 7.0])
+    one = clustered_ratio(values, np.ones(4), np.array([2, 2, 2, 2]))
+    assert one == Estimate(4.0, None, None)
+    two = clustered_ratio(values, np.ones(4), np.array([0, 0, 9, 9]))
+    assert two is not None and (two.value, two.low, two.high) == (4.0, 2.0, 6.0)
+    apart = clustered_ratio(values, np.ones(4), np.arange(4))
+    assert apart is not None and apart.low is not None and 1.0 <= apart.low < 4.0
+    uneven = clustered_ratio(np.array([2.0, 0.0]), np.array([3.0, 1.0]), np.arange(2))  # a ratio of sums
+    assert uneven is not None and uneven.value == 0.5
+    assert clustered_ratio(values, np.zeros(4), np.arange(4)) is None
+    seldom = clustered_ratio(np.array([1.0, 0.0]), np.array([1.0, 0.0]), np.arange(2))
+    assert seldom == Estimate(1.0, 1.0, 1.0)  # draws without anything to divide by are left out
