@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dreamer_agent.api import (
         Dreamer,
         dream_env,
+        dream_report,
         dream_run,
         dream_vector_env,
         evaluate_run,
@@ -43,6 +44,7 @@ _HOMES = {
     "api": (
         "Dreamer",
         "dream_env",
+        "dream_report",
         "dream_run",
         "dream_vector_env",
         "evaluate_run",
@@ -78,6 +80,7 @@ __all__ = [
     "Net",
     "StopOnReturn",
     "dream_env",
+    "dream_report",
     "dream_run",
     "dream_vector_env",
     "evaluate_run",

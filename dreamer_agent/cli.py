@@ -194,12 +194,27 @@ def dream(
     length: Annotated[
         int | None, typer.Option(help="Steps of a sequence (default: 50, or less where episodes are shorter).")
     ] = None,
-    observed: Annotated[int | None, typer.Option(help="How many of them are observed (default: half).")] = None,
+    observed: Annotated[
+        int | None, typer.Option(help="How many of them are observed (default: half; with --report: 5).")
+    ] = None,
     sequences: Annotated[int, typer.Option(help="Sequences to draw.", min=1)] = 3,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure instead: a table, RUN/dream/report.json and report.png.")
+    ] = False,
+    windows: Annotated[int, typer.Option(help="With --report: from how many starts is imagined.", min=1)] = 64,
+    horizons: Annotated[
+        str, typer.Option(help="With --report: after how many imagined steps is compared.")
+    ] = "1,5,10,20,50",
 ) -> None:
-    """Draw what the world model of a run imagines, beside what happened: pictures, and videos of images."""
+    """Draw what the world model of a run imagines, beside what happened: pictures, and videos of images.
+
+    With --report it is measured by horizon, beside what knows less.
+    """
     from dreamer_agent import plots
 
+    if report:
+        plots.show_report(run, windows, horizons, observed)
+        return
     for path in plots.plot_dream(run, length, sequences, observed):
         typer.echo(path)
 

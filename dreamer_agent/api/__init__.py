@@ -6,6 +6,7 @@ from dreamer_agent.api.export import export_agent
 from dreamer_agent.api.policy import Policy
 from dreamer_agent.api.population import population_configs, train_population, train_together
 from dreamer_agent.api.presets import auto_presets
+from dreamer_agent.api.reports import dream_report
 from dreamer_agent.api.runs import (
     LoadedRun,
     dream_run,
@@ -30,6 +31,7 @@ __all__ = [
     "configure",
     "default_folder",
     "dream_env",
+    "dream_report",
     "dream_run",
     "dream_vector_env",
     "enable_compilation_cache",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.api.export import export_agent
 from dreamer_agent.api.policy import Policy
 from dreamer_agent.api.presets import AUTO, auto_presets
+from dreamer_agent.api.reports import WINDOWS, report_envs, report_of
 from dreamer_agent.api.runs import (
     LoadedRun,
     at_least_one,
@@ -27,7 +29,7 @@ from dreamer_agent.api.runs import (
     with_planner,
 )
 from dreamer_agent.config import Config, load_config, merge, parse_override, validate
-from dreamer_agent.dreams import OpenLoop
+from dreamer_agent.dreams import HORIZONS, DreamReport, OpenLoop
 from dreamer_agent.envs import Interface, Source, VectorEnv, source_of
 from dreamer_agent.errors import RunDirectoryError, SpaceError
 from dreamer_agent.planning import ObservedReward, Planner
@@ -163,18 +165,23 @@ class Dreamer:
         Gives truth and prediction as arrays `[sequences, length, ...]`; see `dream_run` and `OpenLoop`. Raises
         `RunDirectoryError` where the environment is an instance that is in training.
         """
-        enable_compilation_cache()
-        if self.source.borrowed and self._trainer:
-            raise RunDirectoryError(
-                "A dream needs environments of its own, but this agent was given an instance, which is in "
-                "training: give Dreamer a function that makes environments."
+        with self._fresh_envs(dream_envs(self.config, sequences)) as env:
+            return dream_of(
+                self._known()[0], self._state(), env, length, sequences, self.config.seed + seed, observed
             )
-        agent = self._known()[0]
-        env = self._make(self.source.borrowed or dream_envs(self.config, sequences))
-        try:
-            return dream_of(agent, self._state(), env, length, sequences, self.config.seed + seed, observed)
-        finally:
-            env.close()
+
+    def dream_report(
+        self, windows: int = WINDOWS, horizons: Sequence[int] = HORIZONS, seed: int = 0,
+        observed: int | None = None,
+    ) -> DreamReport:  # fmt: skip
+        """How well the world model predicts fresh episodes, by horizon; see `api.dream_report` and `DreamReport`.
+
+        Raises `RunDirectoryError` as `dream` does.
+        """
+        with self._fresh_envs(report_envs(self.config, windows)) as env:
+            return report_of(
+                self._known()[0], self._state(), env, windows, horizons, self.config.seed + seed, observed
+            )
 
     # Keeping it
 
@@ -275,6 +282,22 @@ class Dreamer:
 
     def _make(self, count: int) -> VectorEnv:
         return self.source.make(self.config.env, count)
+
+    @contextlib.contextmanager
+    def _fresh_envs(self, count: int) -> Iterator[VectorEnv]:
+        """Environments to dream of; `count` of them, or as many as there are of an instance."""
+        enable_compilation_cache()
+        if self.source.borrowed and self._trainer:
+            raise RunDirectoryError(
+                "A dream needs environments of its own, but this agent was given an instance, which is in "
+                "training: give Dreamer a function that makes environments."
+            )
+        self._known()
+        env = self._make(self.source.borrowed or count)
+        try:
+            yield env
+        finally:
+            env.close()
 
     def _known(self) -> tuple[Agent, Interface]:
         """The agent and the interface of its environment; a fresh agent where nothing was trained."""
