@@ -156,3 +156,12 @@ def test_a_dream_of_the_docs_is_an_environment(tmp_path: Path, monkeypatch) -> N
     exec(examples("dream_env.md"), names)
     assert names["obs"] in gym.make("CartPole-v1").observation_space and names["envs"].num_envs == 16
     assert names["agent"].config.env.id == "python:Dream"
+def test_the_report_of_the_dreams_page(monkeypatch) -> None:
+    from dreamer_agent import api
+
+    monkeypatch.setattr(api.reports, "ROWS", 60)  # fewer steps than it watches
+    names: dict = {}
+    exec(examples("dreams.md"), names)
+    report = names["report"]
+    assert report.horizons == (1, 5, 10) and report.windows[0] == 12
+    assert report.line("error/obs")[0] < report.line("error/obs", "persistence")[0]
