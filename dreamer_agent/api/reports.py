@@ -30,8 +30,8 @@ def dream_report(
 ) -> DreamReport:  # fmt: skip
     """How well the world model of the newest checkpoint predicts fresh episodes of its policy; see `DreamReport`.
 
-    From `windows` starts, each after at least `observed` steps of an episode (five, if not given, or fewer where
-    episodes are shorter), it imagines as far as the longest of `horizons`. Images need the extra `report`.
+    From `windows` starts, each after at least `observed` steps of an episode (five, if not given, or half of
+    shorter episodes), it imagines as far as the longest of `horizons`. Images need the extra `report`.
     """
     enable_compilation_cache()
     agent, state, config = load_run(run)

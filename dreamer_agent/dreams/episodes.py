@@ -53,7 +53,7 @@ def length_of(episode: Episode) -> int:
 
 
 def fitting(episodes: Sequence[Episode], observed: int | None) -> int:
-    """How many steps are observed: `observed`, or if it is None five, or fewer in shorter episodes.
+    """How many steps are observed: `observed`, or if it is None five, or half of shorter episodes.
 
     Raises `ConfigError` where that leaves nothing to imagine.
     """
@@ -65,7 +65,7 @@ def fitting(episodes: Sequence[Episode], observed: int | None) -> int:
             f"The longest episode has {longest} steps with its reset, which leaves nothing to imagine after "
             f"{observed or 1} observed: observe fewer, or take an environment with longer episodes."
         )
-    return min(OBSERVED, longest - 1) if observed is None else observed
+    return min(OBSERVED, longest // 2) if observed is None else observed
 
 
 def choose_windows(

@@ -14,7 +14,7 @@ Line = tuple[Estimate | None, ...]  # by horizon; None where there is nothing to
 class Quantity(NamedTuple):
     """One number by horizon: its unit, what is good ("lower", "higher" or the line it should equal), and lines.
 
-    The line "model" is the world model's, others are what it is held against.
+    The first line ("model"; of latents "seen") is the world model's, others are what it is held against.
     """
 
     unit: str
@@ -57,9 +57,10 @@ class DreamReport:
     quantities: dict[str, Quantity]
     notes: list[str] = field(default_factory=list)
 
-    def line(self, quantity: str, name: str = "model") -> list[float | None]:
-        """The values of one line, by horizon."""
-        return [None if at is None else at.value for at in self.quantities[quantity].lines[name]]
+    def line(self, quantity: str, name: str | None = None) -> list[float | None]:
+        """The values of one line, by horizon; by default the first, which is the model's."""
+        lines = self.quantities[quantity].lines
+        return [None if at is None else at.value for at in lines[name or next(iter(lines))]]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain data, for JSON."""
