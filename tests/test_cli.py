@@ -68,7 +68,7 @@ def test_the_same_directory_resumes(trained) -> None:
         (["train", "Pendulum-v1", *SMALL, "--run", "run"], "env.id=CartPole-v1"),
         (["train", "CartPole-v1", "--size", "400m", "train.steps=100000000"], "GB"),
         (["evaluate", "nowhere"], "nowhere is no run directory"),
-        (["train", "toy:chess"], "'toy' has the task catch"),
+        (["train", "toy:chess"], "'toy' has the tasks catch, rooms"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_harms_nothing(trained, arguments, sentence) -> None:
@@ -98,7 +98,7 @@ def test_envs_lists_the_suites(tmp_path: Path) -> None:
 def test_envs_lists_the_tasks_of_a_suite(tmp_path: Path) -> None:
     classic = call("envs", "classic", folder=tmp_path)
     assert "CartPole-v1" in classic.stdout.splitlines() and "CartPole-v0" not in classic.stdout
-    assert call("envs", "toy", folder=tmp_path).stdout == "toy:catch\n"
+    assert call("envs", "toy", folder=tmp_path).stdout == "toy:catch\ntoy:rooms\n"
     unknown = call("envs", "atarri", folder=tmp_path)
     assert unknown.returncode == 2 and "'atari' is the nearest" in unknown.stderr
 

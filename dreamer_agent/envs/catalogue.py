@@ -94,7 +94,7 @@ LIBRARIES = {
     "navix": Library(("navix",), "navix", _from("navix", "navix", "registry")),
     "playground": Library(("mujoco_playground",), "playground", _ours("playground")),
     "procgen": Library(("envpool",), "procgen", _ours("procgen")),
-    "toy": Library((), "", lambda: ["catch"]),
+    "toy": Library((), "", lambda: ["catch", "rooms"]),
     "xminigrid": Library(("xminigrid",), "xminigrid", _from("xminigrid", "xminigrid", "registered_environments")),
 }
 GYMNASIUM = {

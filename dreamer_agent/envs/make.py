@@ -100,12 +100,14 @@ def _python(task: str, config: EnvConfig, count: int) -> VectorEnv:
 
 @register_suite("toy")
 def _toy(task: str, config: EnvConfig, count: int) -> VectorEnv:
-    """Small games of our own: catch (16x16 pixels)."""
+    """Small games of our own: catch (16x16 pixels), rooms (walk to a goal)."""
+    from dreamer_agent.envs.rooms import Rooms
     from dreamer_agent.envs.toy import Catch
 
-    if task != "catch":
-        raise ConfigError(f"The suite 'toy' has the task catch; got '{task}'.")
-    return make_jax(Catch(**config.kwargs), config, count)
+    games: dict[str, Callable[..., JaxEnv]] = {"catch": Catch, "rooms": Rooms}
+    if task not in games:
+        raise ConfigError(f"The suite 'toy' has the tasks {', '.join(games)}; got '{task}'.")
+    return make_jax(games[task](**config.kwargs), config, count)
 
 
 @register_suite("gymnax")
