@@ -1,0 +1,144 @@
+"""How far ahead an agent finds its way: success at goals whose shortest way has d steps, within d + slack.
+
+    python -m benchmarks.goals                    # random moves and the shortest way
+    python -m benchmarks.goals runs/toy_rooms-0   # an agent trained on toy:rooms and planners over its model, too
+
+Every task is one start and goal; intervals are Wilson's, 95%. --out writes the numbers as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import binomtest
+
+from dreamer_agent.agent import ActState, Agent
+from dreamer_agent.api import load_run
+from dreamer_agent.envs.rooms import Rooms
+from dreamer_agent.planning import CEM, RandomShooting, TreeSearch, learned_model
+from dreamer_agent.planning.sampling import Planner
+from dreamer_agent.statistics import Estimate
+
+DISTANCES, SLACK, TASKS = (5, 10, 20), 5, 200
+Choose = Callable[[Any, Any, dict[str, Any], Any], tuple[Any, dict[str, Any]]]
+
+
+class Chooser(NamedTuple):
+    """`choose(key, memory, obs, is_first)` gives the memory to hand back and actions `[E, ...]`."""
+
+    begin: Callable[[int], Any]
+    choose: Choose
+
+
+def at_random() -> Chooser:
+    """Every move equally likely."""
+
+    def choose(key: Any, memory: Any, obs: dict[str, Any], is_first: Any) -> tuple[Any, dict[str, Any]]:
+        return memory, {"action": jax.random.randint(key, is_first.shape, 0, 4)}
+
+    return Chooser(lambda count: (), choose)
+
+
+def shortest(rooms: Rooms) -> Chooser:
+    """A shortest way, which is known beforehand."""
+    table = jnp.asarray(rooms.solution())
+
+    def choose(key: Any, memory: Any, obs: dict[str, Any], is_first: Any) -> tuple[Any, dict[str, Any]]:
+        return memory, {"action": table[rooms.cell_at(obs["agent"]), rooms.cell_at(obs["goal"])]}
+
+    return Chooser(lambda count: (), choose)
+
+
+def acting(agent: Agent, params: Any, explore: bool) -> Chooser:
+    """Whatever `agent.act` chooses, sampled (`explore`) or the likeliest."""
+
+    def choose(key: Any, memory: ActState, obs: dict[str, Any], is_first: Any) -> tuple[Any, dict[str, Any]]:
+        new = agent.act(params, key, memory, obs, is_first, jnp.asarray(explore))
+        return new, new.action
+
+    return Chooser(agent.init_act, choose)
+
+
+def planning(agent: Agent, params: Any, planner: Planner) -> Chooser:
+    """A planner over the world model of `agent`, from the latent that acting keeps."""
+    model = learned_model(agent.model, agent.nets)
+
+    def begin(count: int) -> Any:
+        return agent.init_act(count), planner.begin(model, count)
+
+    def choose(key: Any, memory: Any, obs: dict[str, Any], is_first: Any) -> tuple[Any, dict[str, Any]]:
+        act_key, plan_key = jax.random.split(key)
+        seen = agent.act(params, act_key, memory[0], obs, is_first, jnp.asarray(True))
+        actions, plan = planner.plan(model, params, plan_key, seen.latent, memory[1])
+        actions = {name: value.astype(seen.action[name].dtype) for name, value in actions.items()}
+        return (ActState(seen.latent, actions), plan), actions
+
+    return Chooser(begin, choose)
+
+
+def success(chooser: Chooser, distance: int, slack: int = SLACK, tasks: int = TASKS, seed: int = 0) -> Estimate:
+    """The share of `tasks` of that distance that are solved within `distance` + `slack` steps."""
+    rooms = Rooms(distance)
+    key, reset_key = jax.random.split(jax.random.PRNGKey(seed))
+
+    def step(carry: Any, inputs: Any) -> tuple[Any, None]:
+        state, obs, memory, done = carry
+        number, own = inputs
+        memory, action = chooser.choose(own, memory, obs, jnp.full(tasks, number == 0))
+        state, obs, _, arrived, _ = jax.vmap(rooms.step, (None, 0, 0))(own, state, action)
+        return (state, obs, memory, done | arrived), None
+
+    def run(reset_key: Any, key: Any) -> Any:
+        state, obs = jax.vmap(rooms.reset)(jax.random.split(reset_key, tasks))
+        steps = distance + slack
+        start = (state, obs, chooser.begin(tasks), jnp.zeros(tasks, bool))
+        return jax.lax.scan(step, start, (jnp.arange(steps), jax.random.split(key, steps)))[0][3]
+
+    done = np.asarray(jax.jit(run)(reset_key, key))
+    interval = binomtest(int(done.sum()), tasks).proportion_ci(method="wilson")
+    return Estimate(float(done.mean()), interval.low, interval.high)
+
+
+def choosers(run: str | None) -> dict[str, Chooser]:
+    """All that are compared, by name."""
+    out = {"random": at_random(), "shortest way": shortest(Rooms())}
+    if run is None:
+        return out
+    agent, state, _ = load_run(run)
+    params = state.average
+    out |= {"policy, sampled": acting(agent, params, True), "policy, likeliest": acting(agent, params, False)}
+    planners = {
+        "shooting, 128 x 15": RandomShooting(128, 15),
+        "CEM, 64 x 4 x 15": CEM(64, 4, horizon=15),
+        "tree, 32 simulations": TreeSearch(32),
+    }
+    return out | {name: planning(agent, params, planner) for name, planner in planners.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", help="A run on toy:rooms.")
+    parser.add_argument("--slack", type=int, default=SLACK)
+    parser.add_argument("--tasks", type=int, default=TASKS)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    rows = {}
+    print("| | " + " | ".join(f"d = {d}" for d in DISTANCES) + " |\n|---|" + "---|" * len(DISTANCES))
+    for name, chooser in choosers(given.run).items():
+        found = [success(chooser, distance, given.slack, given.tasks) for distance in DISTANCES]
+        rows[name] = {str(d): one._asdict() for d, one in zip(DISTANCES, found, strict=True)}
+        print(f"| {name} | " + " | ".join(f"{x.value:.2f} ({x.low:.2f} to {x.high:.2f})" for x in found) + " |")
+    if given.out:
+        told = {"slack": given.slack, "tasks": given.tasks, "success": rows}
+        given.out.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
