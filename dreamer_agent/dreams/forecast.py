@@ -56,21 +56,33 @@ def forecast(
     keys = jnp.stack([first_key, second_key, first_key])
     imagined = jax.vmap(lambda way, own: imagine_actions(model, params, start, way, own))(ways, keys)
     taken, again, drawn = (jax.tree.map(lambda x, i=i: x[i], imagined) for i in range(3))
-    places = jnp.array(horizons) - 1
+    ahead = jax.tree.map(lambda x: x[:, 1:], posterior)
     gamma = 1 - 1 / agent.config.behaviour.discount_horizon
-
-    def observations(latent: Latent) -> dict[str, Array]:
-        at = jax.tree.map(lambda x: x[:, places], latent)
-        return {name: expected(model.obs_specs[name], p) for name, p in model.reconstruct(params, at).items()}
-
     return Forecast(
-        observations(taken),
-        observations(drawn),
-        observations(jax.tree.map(lambda x: x[:, 1:], posterior)),
+        *_decoded(agent, params, jnp.array(horizons) - 1, taken, drawn, ahead),
         model.predict_reward(params, taken.features).mean(),
         model.predict_continue(params, taken.features).prob() / gamma,
         *latent_nats(agent, params, taken, again, latents["stoch"][:, 1:]),
     )
+
+
+def _decoded(agent: Agent, params: Params, places: Array, *latents: Latent) -> list[dict[str, Array]]:
+    """The numbers `[W, K, D]` by key that each of `latents` `[W, H, ...]` shows at K `places`.
+
+    One place after the other: all images at once would take much memory.
+    """
+    model = agent.model
+
+    def shown(latent: Latent) -> dict[str, Array]:
+        return {n: expected(model.obs_specs[n], p) for n, p in model.reconstruct(params, latent).items()}
+
+    rows = jax.tree.map(lambda *x: jnp.concatenate([one[:, places].swapaxes(0, 1) for one in x]), *latents)
+    told = jax.lax.map(shown, rows)  # [L * K, W, D]
+    size = len(places)
+    return [
+        jax.tree.map(lambda x, i=i: x[i * size : (i + 1) * size].swapaxes(0, 1), told)
+        for i in range(len(latents))
+    ]
 
 
 def latent_nats(
