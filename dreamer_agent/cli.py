@@ -220,6 +220,56 @@ def dream(
 
 
 @app.command()
+def play(
+    run: Run,
+    terminal: Annotated[bool, typer.Option("--terminal", help="In this terminal; else in a browser.")] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Show nothing: let --who play so many steps, for --record.", min=1)
+    ] = None,
+    who: Annotated[str, typer.Option(help="With --steps: policy, or a planner as of evaluate.")] = "policy",
+    record: Annotated[
+        Path | None, typer.Option(help="Write what was played to this GIF (and MP4) at the end.")
+    ] = None,
+    real: Annotated[bool, typer.Option(help="Beside the real environment, where that can be made.")] = True,
+    temperature: Annotated[
+        float, typer.Option(help="Of the dream: 1 as trained, 0 without chance.", min=0)
+    ] = 1.0,
+    fps: Annotated[float, typer.Option(help="Steps a second.", min=0.1)] = 10.0,
+    port: Annotated[int, typer.Option(help="Of the page, on this machine alone; 0: any.", min=0)] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint with the best return; else the newest.")
+    ] = False,
+) -> None:
+    """Play inside the world model of a run by keyboard, beside the real environment, or watch the policy."""
+    from dreamer_agent import play as game
+    from dreamer_agent.api import output_folder
+
+    session = game.open_session(run, real, seed, best, temperature=temperature)
+    recorder = game.Recorder(record or output_folder(run) / "videos" / "played.gif", fps)
+    try:
+        if steps:
+            game.play_steps(session, recorder, steps, who)
+            moment = session.moment
+            typer.echo(f"{moment.steps} steps, predicted return {moment.dream.total:.2f}", nl=not moment.real)
+            typer.echo(f", real return {moment.real.total:.2f}" if moment.real else "", nl=bool(moment.real))
+        elif terminal:
+            game.play_terminal(session, recorder, fps)
+        else:
+            server = game.play_browser(session, recorder, fps, port, browser)
+            typer.echo(f"play at {server.url} (Ctrl-C ends)")
+            server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        session.close()
+    if record and recorder.moments:
+        for path in recorder.write():
+            typer.echo(path)
+
+
+@app.command()
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Run directories (seeds share a band), or that of a sweep.")],
     out: Annotated[

@@ -48,7 +48,7 @@ def episode_frames(recording: Recording, title: str) -> list[np.ndarray]:
     returns = np.cumsum(recording.rewards)
     captions = [f"step {i:,} of {steps:,}   return {returns[i]:,.2f}" for i in range(len(images))]
     width = _room([title, *captions])
-    return [_captioned(image, [title, text], width) for image, text in zip(images, captions, strict=True)]
+    return [captioned(image, [title, text], width) for image, text in zip(images, captions, strict=True)]
 
 
 def _dream_frame(dream: OpenLoop, rows: dict[str, np.ndarray], step: int) -> np.ndarray:
@@ -57,14 +57,14 @@ def _dream_frame(dream: OpenLoop, rows: dict[str, np.ndarray], step: int) -> np.
     wide, high = width + 2 * BORDER, height + 2 * BORDER
     left, top = _room(rows), 3 * LINE + BAR
     least = max(_room(_banner_lines(shade, total, total), 15) for shade in MEANING)
-    image, draw = _canvas(max(left + count * (wide + GAP), least), top + len(rows) * (high + GAP))
+    image, draw = canvas(max(left + count * (wide + GAP), least), top + len(rows) * (high + GAP))
     _banner(draw, image.width, dream, step, total)
     for column in range(count):
         x = left + column * (wide + GAP)
-        draw.text((x, 2 * LINE + BAR + 4), _heading(dream, column, step), fill=FAINT, font=_font(12))
+        draw.text((x, 2 * LINE + BAR + 4), _heading(dream, column, step), fill=FAINT, font=font(12))
         for row, (name, images) in enumerate(rows.items()):
             y = top + row * (high + GAP)
-            draw.text((GAP, y + high // 2 - GAP), name, fill=TEXT, font=_font(14))
+            draw.text((GAP, y + high // 2 - GAP), name, fill=TEXT, font=font(14))
             draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=color)
             image.paste(_image(images[column, step]), (x + BORDER, y + BORDER))
     return np.asarray(image)
@@ -75,7 +75,7 @@ def _banner(draw: Any, width: int, dream: OpenLoop, step: int, total: int) -> No
     color = _color(dream, step)
     draw.rectangle((0, 0, width, 2 * LINE - 1), fill=color)
     for line, text in enumerate(_banner_lines(color, step, total)):
-        draw.text((GAP, 3 + line * (LINE - 2)), text, fill="white", font=_font(15 - 2 * line))
+        draw.text((GAP, 3 + line * (LINE - 2)), text, fill="white", font=font(15 - 2 * line))
     for end, shade in ((1.0, IMAGINED), (dream.observed / total, OBSERVED)):
         draw.rectangle((0, 2 * LINE, round(end * width) - 1, 2 * LINE + BAR - 1), fill=shade)
     now = round((step + 0.5) / total * width)
@@ -97,18 +97,19 @@ def _heading(dream: OpenLoop, sequence: int, step: int) -> str:
     )
 
 
-def _captioned(frame: np.ndarray, lines: list[str], width: int) -> np.ndarray:
-    """`frame` with lines of text above it, on a canvas at least `width` wide."""
+def captioned(frame: np.ndarray, lines: list[str], width: int) -> np.ndarray:
+    """`frame` with two lines of text above it, on a canvas at least `width` wide."""
     height, own, _ = frame.shape
     top = LINE * len(lines) + GAP
-    image, draw = _canvas(max(width, own), top + height)
+    image, draw = canvas(max(width, own), top + height)
     for index, (line, color) in enumerate(zip(lines, (TEXT, FAINT), strict=True)):
-        draw.text((GAP, 3 + index * LINE), line, fill=color, font=_font(14))
+        draw.text((GAP, 3 + index * LINE), line, fill=color, font=font(14))
     image.paste(_image(frame), ((image.width - own) // 2, top))
     return np.asarray(image)
 
 
-def _canvas(width: int, height: int) -> tuple[Any, Any]:
+def canvas(width: int, height: int) -> tuple[Any, Any]:
+    """A white image of Pillow, and what draws on it."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (width, height), "white")
@@ -123,11 +124,12 @@ def _image(pixels: np.ndarray) -> Any:
 
 def _room(texts: Any, size: int = 14) -> int:
     """The width of the longest text with a gap on either side."""
-    return int(max(_font(size).getlength(text) for text in texts)) + 2 * GAP
+    return int(max(font(size).getlength(text) for text in texts)) + 2 * GAP
 
 
 @cache
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
+    """The one font of all frames."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size=size)

@@ -83,15 +83,20 @@ def record_episodes(
 
 def film(config: EnvConfig, seed: int = 0) -> Filmed:
     """One environment of `config` that renders itself where it can; see `filmed`."""
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # pygame looks for a sound card, and complains of none
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # and of no screen
+    need_no_display()
     env = _with_rendering(config)
     try:
         return filmed(env, config.id, config.action_repeat, seed)
     except DreamerError:
         env.close()
         raise
+
+
+def need_no_display() -> None:
+    """Let pygame draw where there is neither a screen nor a sound card, of which it would complain."""
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def filmed(env: VectorEnv, name: str, action_repeat: int = 1, seed: int = 0) -> Filmed:
