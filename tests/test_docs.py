@@ -156,6 +156,8 @@ def test_a_dream_of_the_docs_is_an_environment(tmp_path: Path, monkeypatch) -> N
     exec(examples("dream_env.md"), names)
     assert names["obs"] in gym.make("CartPole-v1").observation_space and names["envs"].num_envs == 16
     assert names["agent"].config.env.id == "python:Dream"
+
+
 def test_the_report_of_the_dreams_page(monkeypatch) -> None:
     from dreamer_agent import api
 
