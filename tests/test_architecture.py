@@ -22,7 +22,7 @@ LEAVES = {  # anyone may import these
 SUPPLIERS = {"replay", "envs"}  # they import nothing but the leaves
 ORDER = [
     {"ops"}, {"distributions"}, {"nets"}, {"world_model"}, {"behaviour", "optim"}, {"planning"}, {"agent"},
-    {"statistics"}, {"training", "dreams"}, {"api"}, {"plots", "launch"}, {"sweeps", "bench"}, {"cli"},
+    {"statistics"}, {"training", "dreams"}, {"api"}, {"plots", "launch"}, {"sweeps", "bench", "play"}, {"cli"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 FROM_TRAINING_ON = RANK["training"]  # from here on a room may import the suppliers
