@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import optax
 
 from dreamer_agent import optim
-from dreamer_agent.behaviour import ActorCritic, behaviour_losses, replay_value_loss
+from dreamer_agent.behaviour import (
+    ActorCritic,
+    Rules,
+    behaviour_losses,
+    imagined_policy,
+    replay_value_loss,
+)
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Params
@@ -51,7 +57,7 @@ HYPER = (  # the numbers of a configuration that `AgentState.hyper` is made of: 
     "optimizer.average", "optimizer.learning_rate", "optimizer.warmup",
 )  # fmt: skip
 ACTING = ("encoder", "rssm", "actor")  # the parameters that the policy acts with
-PLANNING = (*ACTING, "reward", "cont", "critic")  # and those that a planner does
+PLANNING = (*ACTING, "reward", "critic")  # and those that a planner does, beside heads that not every model has
 
 
 class Skips(NamedTuple):
@@ -117,9 +123,11 @@ class Agent:
         dtype = compute_dtype(config.precision)
         return cls(
             config,
-            WorldModel.create(obs_specs, act_specs, config.model, dtype),
+            WorldModel.create(obs_specs, act_specs, config.model, dtype, config.loss.free_nats_of).discounting(
+                1.0 - 1.0 / config.behaviour.discount_horizon
+            ),
             ActorCritic.create(act_specs, config.model, dtype),
-            optim.laprop(config.optimizer),
+            optim.make_optimizer(config.optimizer),
             planner_of(config.behaviour.planner),
         )
 
@@ -149,8 +157,8 @@ class Agent:
         """The parameters that `act` needs, by name."""
         if self.planner is None:
             return ACTING
-        mask = () if self.model.mask is None else ("mask",)
-        return (*PLANNING, *mask, *(() if self.reward_fn is None else ("decoder",)))
+        wanted = {"cont": self.model.cont, "mask": self.model.mask, "decoder": self.reward_fn}
+        return (*PLANNING, *(name for name, part in wanted.items() if part is not None))
 
     def init(self, key: Array) -> AgentState:
         """A fresh state; the slow critic and the average start as copies."""
@@ -201,9 +209,8 @@ class Agent:
         """Actions at `latent` `[E, ...]`, and the plan to go on from; else as `act`."""
         policy = self.nets.policy(params["actor"], latent.features, legal)
         if self.planner is None:
-            action = jax.tree.map(
-                lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), policy.sample(key), policy.mode()
-            )
+            tried = policy.explore(key, self.config.behaviour.action_noise)
+            action = jax.tree.map(lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), tried, policy.mode())
             return action, plan
         plan_key, noise_key = jax.random.split(key)
         model = self._planned_in(params)
@@ -244,23 +251,21 @@ class Agent:
         """The weighted sum of all losses, as the paper orders them."""
         hyper = state.hyper
         gamma = 1.0 - 1.0 / hyper["discount_horizon"]
+        model, rules = self.model.discounting(gamma), Rules.of(self.config.behaviour, self.model.act_specs)
+        batch = model.clipped(batch)
 
         # World model, from the replayed sequences.
-        losses, latents, metrics = self.model.loss(params, batch, keys[0], hyper["free_nats"], gamma, parts)
+        losses, latents, metrics = model.loss(params, batch, keys[0], hyper["free_nats"], gamma, parts)
 
         # Behaviour, from rollouts imagined at every posterior; the model gets no gradient from them.
         frozen = jax.lax.stop_gradient(params)
         starts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.stop_gradient(latents))
-
-        def policy(key: Array, features: Array) -> Actions:
-            legal = self.model.imagined_legal(frozen, features)
-            return self.nets.policy(frozen["actor"], features, legal).sample(key)
-
+        policy = imagined_policy(model, self.nets, params, rules.differentiable)
         horizon = self.config.behaviour.imagination_horizon
-        trajectory = imagine(self.model, frozen, policy, starts, keys[1], horizon)
+        trajectory = imagine(model, frozen, policy, starts, keys[1], horizon)
         imagined, first_return, norm, more = behaviour_losses(
-            self.model, self.nets, params, state.slow_critic, state.norm, trajectory, hyper,
-            self.config.behaviour.return_norm, parts,
+            model, self.nets, params, state.slow_critic, state.norm, trajectory, hyper,
+            self.config.behaviour.return_norm, parts, rules,
         )  # fmt: skip
         shape = batch["reward"][:, 1:].shape
         losses |= {key: value.reshape(shape) for key, value in imagined.items()}
@@ -269,7 +274,7 @@ class Agent:
         if self.config.behaviour.replay_value_loss:
             losses["repval"] = replay_value_loss(
                 self.nets, params, state.slow_critic, latents, drop_context(batch),
-                first_return.reshape(shape), gamma, hyper["lambda"],
+                first_return.reshape(shape), gamma, hyper["lambda"], rules,
             )  # fmt: skip
         return weighted_sum(losses, hyper["scales"]), (losses, norm, latents, metrics | more)
 
@@ -278,8 +283,9 @@ class Agent:
         hyper = state.hyper
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
         rate = optim.warmed_up(hyper["learning_rate"], hyper["warmup"], state.step)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        slow = optax.incremental_update(params["critic"], state.slow_critic, hyper["slow_critic_rate"])
+        params = optim.descend(self.config.optimizer, state.params, updates, rate, hyper["warmup"], state.step)
+        follow = optim.slow_rate(hyper["slow_critic_rate"], self.config.behaviour.slow_critic_every, state.step)
+        slow = optax.incremental_update(params["critic"], state.slow_critic, follow)
         weight = optim.average_weight(hyper["average"], state.step)
         average = optax.incremental_update(params, state.average, weight)
         new = state._replace(
@@ -313,7 +319,9 @@ def hyper_parameters(config: Config, obs_specs: Specs) -> dict[str, Any]:
     """The shape-free numbers of `config` as float32 scalars; they enter `update` as data."""
     loss, behaviour, optimizer = config.loss, config.behaviour, config.optimizer
     scales = {f"rec/{key}": loss.reconstruction for key in obs_specs}
-    scales |= {"reward": loss.reward, "continue": loss.cont}
+    scales["reward"] = loss.reward
+    if config.model.continue_head:
+        scales["continue"] = loss.cont
     scales |= {"dyn": loss.dynamics, "rep": loss.representation}
     scales |= {"policy": loss.policy, "value": loss.value}
     if behaviour.replay_value_loss:

@@ -60,6 +60,21 @@ class ModelConfig:
     channel_multipliers: tuple[int, ...] = (2, 3, 4, 4)  # of depth, one for each halving of the image
     kernel: int = 5  # side of the convolution kernels
     strided: bool = False  # halve images by strided convolutions instead of max-pooling (cheaper)
+    latent: Literal["categorical", "gaussian"] = "categorical"  # z: S categoricals, or S normals (V1)
+    cell: Literal["block_gru", "norm_gru", "gru"] = "block_gru"  # from h, z and an action to h: V3, V2, V1
+    activation: Literal["silu", "elu", "relu"] = "silu"  # of all layers but the block GRU's own
+    norm: Literal["rms", "layer", "none"] = "rms"  # before the activation, of the same layers
+    prior_layers: int = 2  # layers from h to the prior of z
+    reconstruction: Literal["squared", "gaussian"] = (
+        "squared"  # squared error, of images in [0, 1]; or that of a normal distribution with unit variance
+    )
+    reward_clip: Literal["none", "tanh"] = "none"  # what the reward head and all returns see of a reward
+    continue_head: bool = True  # off: every step goes on, with the discount alone
+    continue_layers: int = 0  # of the continue head; 0: head_layers
+    critic_layers: int = 0  # of the critic; 0: policy_layers
+    action_distribution: Literal["bounded_normal", "truncated_normal", "tanh_normal"] = (
+        "bounded_normal"  # of continuous actions: V3, V2, V1
+    )
     unimix: float = 0.01  # share of the uniform distribution in every latent categorical
     policy_unimix: float = 0.0  # and in every discrete action of the policy; the reference leaves it out
     bins: int = 255  # two-hot bins of the reward head and the critic
@@ -80,6 +95,7 @@ class LossConfig:
     value: float = 1.0
     replay_value: float = 0.3
     free_nats: float = 1.0  # KL below which neither KL loss is paid
+    free_nats_of: Literal["step", "mean"] = "step"  # the KL of every step, or its mean over the batch (V1, V2)
 
 
 @dataclass(frozen=True)
@@ -94,20 +110,33 @@ class BehaviourConfig:
     return_rate: float = 0.01  # moving average of the return percentiles, per update
     return_norm: bool = True  # advantages over the range of returns; off: as they are
     replay_value_loss: bool = True  # off: actor and critic learn strictly from imagination
+    actor_gradient: Literal["reinforce", "dynamics", "mix", "auto"] = (
+        "reinforce"  # dynamics: backpropagation through the model; auto: that, unless an action is discrete (V2)
+    )
+    actor_mix: float = 0.1  # share of the dynamics' gradient in "mix"
+    slow_critic: Literal["regularizer", "target", "unused"] = (
+        "regularizer"  # what the critic is drawn to (V3), or what makes returns and baselines (V2); unused: V1
+    )
+    slow_critic_every: int = 1  # updates between two steps of the slow critic
+    action_noise: float = 0.0  # in training: std added to actions in [-1, 1], or share of random choices (V1)
     planner: str = ""  # acts instead of the policy: mppi, cem, shooting, gradient, tree, or your own
     planner_noise: float = 0.3  # of its actions in training: standard deviation; of classes the policy's share
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """LaProp behind adaptive gradient clipping."""
+    """LaProp behind adaptive gradient clipping, or Adam for each of model, actor and critic."""
 
+    name: Literal["laprop", "adam"] = "laprop"
     learning_rate: float = 4e-5
+    actor_learning_rate: float = 0.0  # 0: learning_rate
+    critic_learning_rate: float = 0.0  # 0: learning_rate
     warmup: int = 1000  # updates until the learning rate is reached, linearly from zero
-    clip: float = 0.3  # AGC: largest ratio of gradient norm to parameter norm, per tensor
+    clip: float = 0.3  # AGC: largest ratio of gradient norm to parameter norm, per tensor; adam: largest norm
     beta1: float = 0.9  # momentum
     beta2: float = 0.999  # second moment
     eps: float = 1e-20
+    weight_decay: float = 0.0  # share of every parameter that an update takes away, whatever the learning rate
     average: float = 500.0  # updates (at most a tenth of all) whose parameters are averaged to be scored; 1: none
 
 
@@ -305,6 +334,7 @@ def validate(config: Config) -> Config:
         "replay.ratio": replay.ratio,
         "behaviour.imagination_horizon": config.behaviour.imagination_horizon,
         "behaviour.discount_horizon": config.behaviour.discount_horizon - 1,
+        "behaviour.slow_critic_every": config.behaviour.slow_critic_every,
         "train.steps": config.train.steps,
         "train.log_every": config.train.log_every,
         "train.checkpoint_every": config.train.checkpoint_every,
@@ -319,9 +349,17 @@ def validate(config: Config) -> Config:
     for name, value in positive.items():
         if value <= 0:
             raise ConfigError(f"'{name}' is too small: raise it.")
-    for name, share in (("unimix", model.unimix), ("policy_unimix", model.policy_unimix)):
+    shares = {
+        "model.unimix": model.unimix,
+        "model.policy_unimix": model.policy_unimix,
+        "behaviour.actor_mix": config.behaviour.actor_mix,
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+    }
+    for name, share in shares.items():
         if not 0 <= share < 1:
-            raise ConfigError(f"model.{name}={share:g} is a share: it should be at least 0 and less than 1.")
+            raise ConfigError(f"{name}={share:g} is a share: it should be at least 0 and less than 1.")
+    if config.behaviour.action_noise < 0:
+        raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
     if model.bins < 3 or model.bins % 2 == 0:
         raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
     if model.deter % model.blocks:

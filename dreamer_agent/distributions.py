@@ -84,6 +84,13 @@ class Categorical:
             return Categorical(jnp.where(likeliest, 0.0, ILLEGAL), self.event_ndim)
         return Categorical(jax.nn.log_softmax(self.log_probs / temperature, -1), self.event_ndim)
 
+    def noisy(self, key: Array, index: Array, share: float) -> Array:
+        """`index`, a `share` of it replaced by others of those that may occur, all equally likely."""
+        which, other = jax.random.split(key)
+        possible = jnp.where(self.log_probs > ILLEGAL / 2, 0.0, ILLEGAL)
+        drawn = jax.random.categorical(other, possible, axis=-1)
+        return jnp.where(jax.random.bernoulli(which, share, index.shape), drawn, index)
+
     def log_prob(self, index: Array) -> Array:
         """Log-probability of `index` `[..., *event]`."""
         picked = jnp.take_along_axis(self.log_probs, index[..., None].astype(jnp.int32), -1)[..., 0]
@@ -130,6 +137,10 @@ class Normal:
         """One value, `[..., *event]`."""
         return self.loc + self.std * jax.random.normal(key, self.loc.shape, jnp.float32)
 
+    def noisy(self, key: Array, x: Array, std: float) -> Array:
+        """`x` and normal noise, within [-1, 1] (V1)."""
+        return added_noise(key, x, std)
+
     def log_prob(self, x: Array) -> Array:
         """Log-density of `x`."""
         z = (x - self.loc) / self.std
@@ -138,6 +149,109 @@ class Normal:
     def entropy(self) -> Array:
         """Differential entropy in nats."""
         return sum_event(jnp.log(self.std) + 0.5 * jnp.log(2 * jnp.pi * jnp.e), self.event_ndim)
+
+    def kl(self, other: Normal) -> Array:
+        """KL(self || other) in nats."""
+        ratio, gap = self.std / other.std, (self.loc - other.loc) / other.std
+        return sum_event(0.5 * (ratio**2 + gap**2 - 1.0) - jnp.log(ratio), self.event_ndim)
+
+
+@dataclass(frozen=True)
+class TanhNormal:
+    """tanh of independent normals (V1, arXiv 1912.01603, appendix A)."""
+
+    base: Normal
+
+    @classmethod
+    def from_raw(cls, mean: Array, std: Array, event_ndim: int, init_std: float = 5.0) -> TanhNormal:
+        """Mean 5 tanh(mean / 5) and std softplus + 1e-4, which is `init_std` for a raw output of zero."""
+        mean, std = mean.astype(jnp.float32), std.astype(jnp.float32)
+        shift = float(np.log(np.expm1(init_std)))
+        return cls(Normal(5.0 * jnp.tanh(mean / 5.0), jax.nn.softplus(std + shift) + 1e-4, event_ndim))
+
+    def mode(self) -> Array:
+        """tanh of the mean, which is the median."""
+        return jnp.tanh(self.base.loc)
+
+    def sample(self, key: Array) -> Array:
+        """One value in [-1, 1], `[..., *event]`."""
+        return jnp.tanh(self.base.sample(key))
+
+    def noisy(self, key: Array, x: Array, std: float) -> Array:
+        """`x` and normal noise, within [-1, 1]."""
+        return added_noise(key, x, std)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log-density of `x`; where it is rounded to -1 or 1, that of the nearest number inside."""
+        y = jnp.arctanh(jnp.clip(x, -1 + 1e-6, 1 - 1e-6))
+        return self.base.log_prob(y) - sum_event(self._log_slope(y), self.base.event_ndim)
+
+    def entropy(self) -> Array:
+        """Entropy of the normal and the mean log-slope of the tanh, by a Gauss-Hermite sum over 32 points."""
+        points, weights = np.polynomial.hermite_e.hermegauss(32)
+        y = self.base.loc[..., None] + self.base.std[..., None] * points.astype(np.float32)
+        slope = self._log_slope(y) @ jnp.asarray(weights / weights.sum(), jnp.float32)
+        return self.base.entropy() + sum_event(slope, self.base.event_ndim)
+
+    @staticmethod
+    def _log_slope(y: Array) -> Array:
+        """ln(1 - tanh(y)^2)."""
+        return 2.0 * (jnp.log(2.0) - y - jax.nn.softplus(-2.0 * y))
+
+
+@dataclass(frozen=True)
+class TruncatedNormal:
+    """Independent normals cut at -1 and 1, with `loc` between them and `std` of shape `[..., *event]` (V2)."""
+
+    loc: Array
+    std: Array
+    event_ndim: int = 0
+
+    @classmethod
+    def from_raw(cls, mean: Array, std: Array, event_ndim: int) -> TruncatedNormal:
+        """Mean tanh(mean), std 2 sigmoid(std / 2) + 0.1."""
+        mean, std = mean.astype(jnp.float32), std.astype(jnp.float32)
+        return cls(jnp.tanh(mean), 2.0 * jax.nn.sigmoid(std / 2.0) + 0.1, event_ndim)
+
+    def mode(self) -> Array:
+        """The mean before the cut."""
+        return self.loc
+
+    def sample(self, key: Array) -> Array:
+        """One value in [-1, 1], `[..., *event]`, by the inverse of the distribution: with gradient."""
+        below, mass, *_ = self._cut()
+        level = below + mass * jax.random.uniform(key, self.loc.shape)
+        # No further out than float32 can tell the levels apart.
+        level = jnp.clip(level, 1e-6, 1 - 1e-6)
+        return jnp.clip(self.loc + self.std * np.sqrt(2.0) * jax.lax.erf_inv(2.0 * level - 1.0), -1.0, 1.0)
+
+    def noisy(self, key: Array, x: Array, std: float) -> Array:
+        """`x` and normal noise, within [-1, 1]."""
+        return added_noise(key, x, std)
+
+    def log_prob(self, x: Array) -> Array:
+        """Log-density of `x` in [-1, 1]."""
+        z, mass = (x - self.loc) / self.std, self._cut()[1]
+        density = -0.5 * z**2 - jnp.log(self.std) - 0.5 * jnp.log(2 * jnp.pi) - jnp.log(mass)
+        return sum_event(density, self.event_ndim)
+
+    def entropy(self) -> Array:
+        """Differential entropy in nats."""
+        _, mass, low, high = self._cut()
+        edges = (low * jax.scipy.stats.norm.pdf(low) - high * jax.scipy.stats.norm.pdf(high)) / (2 * mass)
+        whole = jnp.log(self.std) + 0.5 * jnp.log(2 * jnp.pi * jnp.e)
+        return sum_event(whole + jnp.log(mass) + edges, self.event_ndim)
+
+    def _cut(self) -> tuple[Array, Array, Array, Array]:
+        """Probability below -1, that between -1 and 1, and where these lie in units of the std."""
+        low, high = (-1.0 - self.loc) / self.std, (1.0 - self.loc) / self.std
+        below = jax.scipy.special.ndtr(low)
+        return below, jax.scipy.special.ndtr(high) - below, low, high
+
+
+def added_noise(key: Array, x: Array, std: float) -> Array:
+    """`x` and normal noise, within [-1, 1]: how V1 explores."""
+    return jnp.clip(x + std * jax.random.normal(key, x.shape, jnp.float32), -1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -159,6 +273,17 @@ class Bernoulli:
         """Cross-entropy against `target`, which may lie between 0 and 1."""
         loss = -(target * jax.nn.log_sigmoid(self.logit) + (1 - target) * jax.nn.log_sigmoid(-self.logit))
         return sum_event(loss, self.event_ndim)
+
+
+@dataclass(frozen=True)
+class Certain:
+    """A probability that nobody predicts, `value` `[...]`."""
+
+    value: Array
+
+    def prob(self) -> Array:
+        """It."""
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -235,6 +360,15 @@ class VectorError:
 
 
 @dataclass(frozen=True)
+class GaussianVector(VectorError):
+    """The mean of a normal distribution with unit variance, whose loss leaves out what is constant (V1, V2)."""
+
+    def loss(self, target: Array) -> Array:
+        """Half the squared distance."""
+        return 0.5 * VectorError.loss(self, target)
+
+
+@dataclass(frozen=True)
 class PixelError:
     """An image with values in [0, 1], `prediction` `[..., height, width, channels]`."""
 
@@ -247,3 +381,16 @@ class PixelError:
     def loss(self, target: Array) -> Array:
         """Squared error against uint8 pixels / 255, summed over the image."""
         return sum_event(jnp.square(self.prediction - target.astype(jnp.float32) / 255), 3)
+
+
+@dataclass(frozen=True)
+class GaussianPixels(PixelError):
+    """The mean of a normal distribution with unit variance, which may leave [0, 1] (V1, V2)."""
+
+    def mode(self) -> Array:
+        """The image as uint8."""
+        return jnp.round(jnp.clip(self.prediction, 0, 1) * 255).astype(jnp.uint8)
+
+    def loss(self, target: Array) -> Array:
+        """Half the squared error, summed over the image."""
+        return 0.5 * PixelError.loss(self, target)

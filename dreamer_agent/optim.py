@@ -1,4 +1,4 @@
-"""LaProp behind adaptive gradient clipping, from optax parts (V3, appendix on optimisation).
+"""LaProp behind adaptive gradient clipping (V3, appendix on optimisation), or three Adams (V1, V2): optax parts.
 
 The learning rate is not part of the chain: it enters `update` as data, so that a population can vary it.
 """
@@ -14,6 +14,17 @@ import optax
 from dreamer_agent.config import OptimizerConfig
 
 Array = jax.Array
+GROUPS = ("model", "actor", "critic")
+
+
+def group_of(name: str) -> str:
+    """The one of `GROUPS` that the network `name` is part of."""
+    return name if name in GROUPS else "model"
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The one that `config.name` names; it gives the direction of descent with unit learning rate."""
+    return three_adams(config) if config.name == "adam" else laprop(config)
 
 
 def clip_per_tensor(clip: float, min_norm: float = 1e-3) -> optax.GradientTransformation:
@@ -45,6 +56,43 @@ def laprop(config: OptimizerConfig) -> optax.GradientTransformation:
         optax.scale_by_rms(config.beta2, config.eps, eps_in_sqrt=False, bias_correction=True),
         optax.ema(config.beta1, debias=True),
     )
+
+
+def three_adams(config: OptimizerConfig) -> optax.GradientTransformation:
+    """An Adam for each of `GROUPS`, behind a clip of the norm of all gradients of that group (V1, V2)."""
+
+    def adam() -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(config.clip),
+            optax.scale_by_adam(config.beta1, config.beta2, config.eps),
+        )
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: group_of(path[0].key), params)
+
+    return optax.partition({group: adam() for group in GROUPS}, labels)
+
+
+def descend(config: OptimizerConfig, params: Any, updates: Any, rate: Array, warmup: Array, step: Array) -> Any:
+    """`params - rate * updates`, at the learning rates that actor and critic have of their own, if any.
+
+    These are warmed up, too. Weight decay takes its share of the parameters as they were, whatever the rate (V2).
+    """
+    own = {"actor": config.actor_learning_rate, "critic": config.critic_learning_rate}
+
+    def moved(name: str) -> Any:
+        pace = warmed_up(jnp.float32(own[name]), warmup, step) if own.get(name) else rate
+        decay = config.weight_decay
+        return jax.tree.map(
+            lambda p, u: p - pace * u - decay * p if decay else p - pace * u, params[name], updates[name]
+        )
+
+    return {name: moved(name) for name in sorted(params)}
+
+
+def slow_rate(rate: Array, every: int, step: Array) -> Array:
+    """How far the slow critic goes after update `step` (from 0): `rate` in the first of every `every` updates."""
+    return rate if every == 1 else jnp.where(step % every == 0, rate, 0.0)
 
 
 def warmed_up(learning_rate: Array, warmup: Array, step: Array) -> Array:

@@ -16,7 +16,6 @@ from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.nets import Params
 from dreamer_agent.training.opening import SPACES
 from dreamer_agent.training.weights import FILE, save_weights
-from dreamer_agent.world_model import Latent
 
 PROGRAM = "policy.jax"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -71,7 +70,7 @@ def _program(agent: Agent, params: Params) -> Any:
     acting = {key: params[key] for key in ACTING}
 
     def policy(carry: dict, obs: dict, is_first: Any, seed: Any, explore: Any) -> dict:
-        before = ActState(Latent(carry["deter"], carry["stoch"]), carry["action"])
+        before = ActState(agent.model.rssm.kind.join(carry["deter"], carry["stoch"]), carry["action"])
         after = agent.act(acting, jax.random.PRNGKey(seed), before, obs, is_first, explore)
         return {"deter": after.latent.deter, "stoch": after.latent.stoch, "action": after.action}
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_agent import ops
-from dreamer_agent.behaviour.policy import ActionDistribution, ActorCritic
+from dreamer_agent.behaviour.policy import ActionDistribution, ActorCritic, indices
+from dreamer_agent.behaviour.rules import V3, Objective, Rules, reinforce
 from dreamer_agent.distributions import Number, TwoHot
 from dreamer_agent.nets import Params
 from dreamer_agent.world_model import Batch, Latent, Losses, Trajectory, WorldModel, with_taken
@@ -36,7 +37,14 @@ def evaluate_trajectory(
     the discount. A state counts as much as it is likely to be reached: w_t is the product of the continues up to
     and including t. `parts` as of `flatten_rows`.
     """
-    params, trajectory, values, last_value = stop((params, trajectory, values, last_value))
+    return along_trajectory(model, *stop((params, trajectory, values, last_value)), lambda_, parts)
+
+
+def along_trajectory(
+    model: WorldModel, params: Params, trajectory: Trajectory, values: Array, last_value: Array, lambda_: Array,
+    parts: int = 1,
+) -> Imagined:  # fmt: skip
+    """`evaluate_trajectory` with every gradient there is."""
     rows = flatten_rows(trajectory.features, parts)
 
     def along(head: Callable[[Array], Array]) -> Array:  # [H + 1, N]
@@ -49,19 +57,33 @@ def evaluate_trajectory(
     return Imagined(returns, values, jnp.cumprod(discount, 0)[:-1])
 
 
+def returns_of_actions(
+    model: WorldModel, nets: ActorCritic, params: Params, critic: Params, trajectory: Trajectory, lambda_: Array,
+    parts: int = 1,
+) -> Array:  # fmt: skip
+    """Lambda-returns `[H, N]` with their gradient by the actions that led there, by nothing else (V1, eq. 7)."""
+    params, critic = stop((params, critic))
+    values = nets.value(critic, flatten_rows(trajectory.features, parts)).mean()
+    values = unflatten_rows(values, len(trajectory.features), parts)
+    last_value = nets.value(critic, trajectory.last).mean()
+    return along_trajectory(model, params, trajectory, values, last_value, lambda_, parts).returns
+
+
 def actor_loss(
     policy: ActionDistribution, imagined: Imagined, actions: dict[str, Array], scale: Array, entropy: Array,
-    parts: int = 1,
+    parts: int = 1, objective: Objective = reinforce, returns: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:  # fmt: skip
     """-w (log pi(a) sg((R - V) / S) + eta H(pi)), `[H, N]`: REINFORCE for every kind of action (V3, eq. 11).
 
-    `policy` and `actions` `[H * N, ...]` belong to the flattened features; `parts` as of `flatten_rows`.
+    `policy` and `actions` `[H * N, ...]` belong to the flattened features; `parts` as of `flatten_rows`. With
+    another `objective` its first term is another one, of `returns` `[H, N]` that have a gradient by the actions.
     """
     horizon = len(imagined.returns)
     advantage = (imagined.returns - imagined.values) / scale
     log_prob = unflatten_rows(policy.log_prob(stop(actions)), horizon, parts)
     bonus = unflatten_rows(policy.entropy(), horizon, parts)
-    loss = -imagined.weights * (log_prob * advantage + entropy * bonus)
+    scaled = None if returns is None else returns / scale
+    loss = -imagined.weights * (objective(log_prob, advantage, scaled) + entropy * bonus)
     metrics = {
         "behaviour/entropy": bonus.mean(),
         "behaviour/advantage": advantage.mean(),
@@ -70,14 +92,17 @@ def actor_loss(
     return loss, metrics
 
 
-def critic_loss(value: TwoHot | Number, slow: TwoHot | Number, target: Array) -> Array:
-    """Loss of `value` against `target` `[...]` plus that against the slow critic's mean (V3, eq. 8)."""
-    return value.loss(target) + value.loss(slow.mean())
+def critic_loss(value: TwoHot | Number, slow: TwoHot | Number, target: Array, rules: Rules = V3) -> Array:
+    """Loss of `value` against `target` `[...]` plus that against the slow critic's mean (V3, eq. 8).
+
+    Only where that is what the slow critic is for.
+    """
+    return value.loss(target) + value.loss(slow.mean()) if rules.drawn else value.loss(target)
 
 
 def replay_value_loss(
     nets: ActorCritic, params: Params, slow_critic: Params, latents: Latent, batch: Batch,
-    bootstrap: Array, gamma: Array, lambda_: Array,
+    bootstrap: Array, gamma: Array, lambda_: Array, rules: Rules = V3,
 ) -> Array:  # fmt: skip
     """The critic on replayed rewards, bootstrapped by imagined returns of the same states; `[B, T]`.
 
@@ -94,34 +119,42 @@ def replay_value_loss(
     rows = flatten_rows(latents.features)
     value, slow = nets.value(params["critic"], rows), nets.value(slow_critic, stop(rows))
     targets = jnp.pad(returns, ((0, 0), (0, 1)))  # the last column's counts for nothing
-    loss = critic_loss(value, slow, stop(targets).ravel()).reshape(targets.shape)
+    loss = critic_loss(value, slow, stop(targets).ravel(), rules).reshape(targets.shape)
     valid = (1.0 - batch["is_last"]).at[:, -1].set(0.0)
     return loss * valid * (length / (length - 1))
 
 
 def behaviour_losses(
     model: WorldModel, nets: ActorCritic, params: Params, slow_critic: Params, norm: ops.PercentileRange,
-    trajectory: Trajectory, hyper: dict[str, Array], normalised: bool = True, parts: int = 1,
+    trajectory: Trajectory, hyper: dict[str, Array], normalised: bool = True, parts: int = 1, rules: Rules = V3,
 ) -> tuple[Losses, Array, ops.PercentileRange, dict[str, Array]]:  # fmt: skip
     """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics.
 
-    Advantages are divided by that range if `normalised`. `parts` as of `flatten_rows`.
+    Advantages are divided by that range if `normalised`. `parts` as of `flatten_rows`. With other `rules` than
+    those of V3, the slow critic may judge, and `trajectory` may have a gradient by the actor.
     """
     horizon = len(trajectory.features)
     rows, last = stop((flatten_rows(trajectory.features, parts), trajectory.last))
-    actions = jax.tree.map(lambda x: flatten_rows(x, parts), trajectory.actions)
+    taken = indices(trajectory.actions, nets.act_specs)
+    actions = jax.tree.map(lambda x: flatten_rows(x, parts), taken)
 
     value, slow = nets.value(params["critic"], rows), nets.value(slow_critic, rows)
-    last_value = nets.value(params["critic"], last).mean()
-    values = unflatten_rows(value.detached().mean(), horizon, parts)
+    judge, judged = (slow_critic, slow) if rules.slow_judges else (params["critic"], value)
+    last_value = nets.value(judge, last).mean()
+    values = unflatten_rows(judged.detached().mean(), horizon, parts)
     imagined = evaluate_trajectory(model, params, trajectory, values, last_value, hyper["lambda"], parts)
     norm = norm.update(imagined.returns, hyper["return_rate"])
 
     legal = with_taken(model.imagined_legal(stop(params), rows), actions)
     policy = nets.policy(params["actor"], rows, legal)
     scale = norm.scale if normalised else jnp.ones(())
-    policy_loss, metrics = actor_loss(policy, imagined, actions, scale, hyper["entropy"], parts)
-    loss = critic_loss(value, slow, flatten_rows(imagined.returns, parts))
+    returns = None
+    if rules.differentiable:
+        returns = returns_of_actions(model, nets, params, judge, trajectory, hyper["lambda"], parts)
+    policy_loss, metrics = actor_loss(
+        policy, imagined, actions, scale, hyper["entropy"], parts, rules.objective, returns
+    )
+    loss = critic_loss(value, slow, flatten_rows(imagined.returns, parts), rules)
     value_loss = imagined.weights * unflatten_rows(loss, horizon, parts)
     metrics |= {
         "behaviour/return": imagined.returns.mean(),

@@ -134,7 +134,7 @@ class Dream:
         """One of the starts."""
         count = len(world.starts["stoch"])
         stored = jax.tree.map(lambda x: x[jax.random.randint(key, (), 0, count)], world.starts)
-        return Latent.unpack(stored, self.agent.model.rssm.config.classes, self.agent.model.dtype)
+        return self.agent.model.rssm.kind.unpack(stored, self.agent.model.dtype)
 
     def follow(self, params: Params, key: Array, latent: Latent, action: Actions) -> Latent:
         """The next latent: `imagine_step` of one row."""

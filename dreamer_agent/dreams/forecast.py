@@ -48,7 +48,7 @@ def forecast(
     """
     model = agent.model
     draw_key, first_key, second_key = jax.random.split(key, 3)
-    posterior = Latent.unpack(latents, model.rssm.config.classes, model.dtype)
+    posterior = model.rssm.kind.unpack(latents, model.dtype)
     start = jax.tree.map(lambda x: x[:, 0], posterior)
     windows, steps = latents["stoch"].shape[0], latents["stoch"].shape[1] - 1
     others = jax.tree.map(lambda x: x[:, 0], uniform(model.act_specs, draw_key, windows, 1, steps, None))

@@ -5,7 +5,6 @@ from dreamer_agent.nets.blocks import (
     Activated,
     BlockLinear,
     Linear,
-    RMSNorm,
     join_blocks,
     split_blocks,
     truncated_normal,
@@ -13,6 +12,7 @@ from dreamer_agent.nets.blocks import (
 from dreamer_agent.nets.convs import PooledConv, UpsampledConv
 from dreamer_agent.nets.heads import ActionHead, Head
 from dreamer_agent.nets.seam import Net, Params, from_haiku, from_linen
+from dreamer_agent.nets.style import LayerNorm, RMSNorm, Style
 
 __all__ = [
     "MLP",
@@ -20,11 +20,13 @@ __all__ = [
     "Activated",
     "BlockLinear",
     "Head",
+    "LayerNorm",
     "Linear",
     "Net",
     "Params",
     "PooledConv",
     "RMSNorm",
+    "Style",
     "UpsampledConv",
     "from_haiku",
     "from_linen",

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dreamer_agent.nets.style import Style
+
 Array = jax.Array
 DType = Any
 
@@ -28,27 +30,6 @@ def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initia
         return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
     # 0.8796 is the std of a unit normal cut at ±2.
     return nn.initializers.truncated_normal(scale / math.sqrt(fan_in) / 0.87962566103423978)
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) over the last axis with a learned scale and no offset (V3), computed in float32.
-
-    With `blocks`, x is `[blocks, ..., D / blocks]`, and the norm is that of all D numbers.
-    """
-
-    eps: float = 1e-4
-    blocks: bool = False
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """`[..., D]` to `[..., D]` of the same type."""
-        axes = (0, -1) if self.blocks else (-1,)
-        scale = self.param("scale", nn.initializers.ones_init(), (math.prod(x.shape[axis] for axis in axes),))
-        if self.blocks:
-            scale = scale.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
-        wide = x.astype(jnp.float32)
-        norm = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axes, keepdims=True) + self.eps)
-        return (wide * norm * scale).astype(x.dtype)
 
 
 class Linear(nn.Module):
@@ -68,16 +49,17 @@ class Linear(nn.Module):
 
 
 class Activated(nn.Module):
-    """silu(norm(x W + b)), the layer that V3 uses everywhere."""
+    """activation(norm(x W + b)), the layer that is used everywhere: by default silu and RMSNorm, as in V3."""
 
     features: int
     dtype: DType = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[..., D]` to `[..., features]`."""
         x = Linear(self.features, dtype=self.dtype, name="linear")(x)
-        return nn.silu(RMSNorm(name="norm")(x))
+        return self.style(x, "norm")
 
 
 class MLP(nn.Module):
@@ -86,13 +68,14 @@ class MLP(nn.Module):
     layers: int
     features: int
     dtype: DType = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[..., D]` to `[..., features]`."""
         x = x.astype(self.dtype)
         for index in range(self.layers):
-            x = Activated(self.features, self.dtype, name=f"layer{index}")(x)
+            x = Activated(self.features, self.dtype, self.style, name=f"layer{index}")(x)
         return x
 
 

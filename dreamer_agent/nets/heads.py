@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_agent.nets.blocks import MLP, Linear
+from dreamer_agent.nets.style import Style
 
 Array = jax.Array
 
@@ -21,11 +22,12 @@ class Head(nn.Module):
     features: int | tuple[int, ...]
     scale: float = 1.0
     dtype: Any = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Features `[..., F]` to `[..., *features]`."""
-        x = MLP(self.layers, self.units, self.dtype, name="mlp")(x)
+        x = MLP(self.layers, self.units, self.dtype, self.style, name="mlp")(x)
         return Linear(self.features, self.scale, self.dtype, name="out")(x).astype(jnp.float32)
 
 
@@ -37,11 +39,12 @@ class ActionHead(nn.Module):
     specs: Any
     scale: float = 0.01
     dtype: Any = jnp.float32
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: Array) -> dict[str, dict[str, Array]]:
         """Features `[..., F]` to raw outputs in float32, by action key."""
-        x = MLP(self.layers, self.units, self.dtype, name="mlp")(x)
+        x = MLP(self.layers, self.units, self.dtype, self.style, name="mlp")(x)
         out = {}
         for key in sorted(self.specs):
             spec = self.specs[key]

@@ -103,7 +103,7 @@ class Window:
         row = average(metrics)
         if row:
             row["loss/model"] = sum(value for key, value in row.items() if key.startswith("loss/rec/")) + sum(
-                row[f"loss/{key}"] for key in ("reward", "continue", "dyn")
+                row.get(f"loss/{key}", 0.0) for key in ("reward", "continue", "dyn")
             )
         if self.episodes:
             row["episode/return"] = float(np.mean([e.score for e in self.episodes]))

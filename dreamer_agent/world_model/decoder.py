@@ -10,14 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.distributions import Categorical, PixelError, Prediction, VectorError
+from dreamer_agent.distributions import (
+    Categorical,
+    GaussianPixels,
+    GaussianVector,
+    PixelError,
+    Prediction,
+    VectorError,
+)
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import (
     MLP,
     BlockLinear,
     Linear,
     Net,
-    RMSNorm,
+    Style,
     UpsampledConv,
     from_linen,
     join_blocks,
@@ -41,13 +48,13 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Latent) -> Array:
-        """Latents `[N, ...]` to pixels `[N, H, W, C]` in [0, 1]."""
-        x = self._spatial(latent)
+        """Latents `[N, ...]` to pixels `[N, H, W, C]` in [0, 1], which those of a Gaussian may leave."""
+        x, style = self._spatial(latent), Style.of(self.config)
         for index in reversed(range(len(self.channels) - 1)):
             x = self._double(x, self.channels[index], self.stages[index + 1], f"conv{index}")
-            x = nn.silu(RMSNorm(name=f"norm{index}")(x))
-        x = self._double(x, self.out_channels, self.stages[0], "image")
-        return nn.sigmoid(x.astype(jnp.float32))
+            x = style(x, f"norm{index}")
+        x = self._double(x, self.out_channels, self.stages[0], "image").astype(jnp.float32)
+        return nn.sigmoid(x) if self.config.reconstruction == "squared" else x + 0.5
 
     def _spatial(self, latent: Latent) -> Array:
         """The smallest feature map: block-linear in h plus a two-layer map of z."""
@@ -55,10 +62,10 @@ class ConvDecoder(nn.Module):
         size = height * width * depth
         x = BlockLinear(size, c.blocks, self.dtype, name="from_deter")(split_blocks(latent.deter, c.blocks))
         x = join_blocks(x.reshape(c.blocks, -1, height, width, depth // c.blocks))
-        z = latent.stoch.reshape(latent.stoch.shape[0], -1)
-        z = MLP(1, 2 * c.units, self.dtype, name="stoch")(z)
+        z = latent.flat
+        z = MLP(1, 2 * c.units, self.dtype, Style.of(c), name="stoch")(z)
         x = x + Linear((height, width, depth), dtype=self.dtype, name="from_stoch")(z)
-        return nn.silu(RMSNorm(name="spatial_norm")(x))
+        return Style.of(c)(x, "spatial_norm")
 
     def _double(self, x: Array, features: int, size: tuple[int, int], name: str) -> Array:
         """Nearest neighbour, cut to `size` where halving had rounded up, then a convolution."""
@@ -79,7 +86,7 @@ class DictDecoder(nn.Module):
         batch = latent.deter.shape[:-1]
         vectors = split_specs(self.specs)[0]
         if vectors:
-            x = MLP(c.decoder_layers, c.units, self.dtype, name="vector")(latent.features)
+            x = MLP(c.decoder_layers, c.units, self.dtype, Style.of(c), name="vector")(latent.features)
         for key in vectors:
             spec = self.specs[key]
             shape = (*spec.shape, spec.classes) if spec.kind == "discrete" else spec.shape
@@ -115,20 +122,22 @@ def make_decoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
     return from_linen(DictDecoder(dict(specs), config, dtype))
 
 
-def reconstruction(specs: Specs, raw: dict[str, Array], symlog: bool = True) -> dict[str, Prediction]:
+def reconstruction(specs: Specs, raw: dict[str, Array], config: ModelConfig) -> dict[str, Prediction]:
     """The decoder's raw output as predictions that can be scored and shown.
 
-    Vectors are in symlog space if `symlog`.
+    Vectors are in symlog space if `config.symlog`.
     """
+    squared = config.reconstruction == "squared"
+    pixels, vector = (PixelError, VectorError) if squared else (GaussianPixels, GaussianVector)
     out: dict[str, Prediction] = {}
     for key, spec in specs.items():
         if is_mask(key):
             continue  # predicted by a head of its own
         value, ndim = raw[key].astype(jnp.float32), len(spec.shape)
         if spec.kind == "image":
-            out[key] = PixelError(value)
+            out[key] = pixels(value)
         elif spec.kind == "discrete":
             out[key] = Categorical.from_logits(value, ndim)
         else:
-            out[key] = VectorError(value, ndim, symlog)
+            out[key] = vector(value, ndim, config.symlog)
     return out

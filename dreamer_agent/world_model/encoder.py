@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.nets import MLP, Net, PooledConv, RMSNorm, from_linen, truncated_normal
+from dreamer_agent.nets import MLP, Net, PooledConv, Style, from_linen, truncated_normal
 from dreamer_agent.registry import Registry
 from dreamer_agent.specs import Specs, split_specs
 
@@ -88,18 +88,19 @@ def stage_channels(stages: list[tuple[int, int]], config: ModelConfig) -> list[i
 
 
 class ConvEncoder(nn.Module):
-    """Conv → halve → norm → silu for each stage, flattened."""
+    """Conv → halve → norm → activation for each stage, flattened."""
 
     channels: tuple[int, ...]
     kernel: int
     strided: bool
     dtype: Any
+    style: Style
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[N, H, W, C]` to `[N, E]`."""
         for index, channels in enumerate(self.channels):
-            x = nn.silu(RMSNorm(name=f"norm{index}")(self._halve(x, channels, f"conv{index}")))
+            x = self.style(self._halve(x, channels, f"conv{index}"), f"norm{index}")
         return x.reshape(x.shape[0], -1)
 
     def _halve(self, x: Array, channels: int, name: str) -> Array:
@@ -119,14 +120,14 @@ class DictEncoder(nn.Module):
     @nn.compact
     def __call__(self, obs: Observation) -> Array:
         """A dict of `[..., *shape]` to tokens `[..., E]`."""
-        c, tokens = self.config, []
+        c, style, tokens = self.config, Style.of(self.config), []
         if split_specs(self.specs)[0]:
             x = vector_input(self.specs, obs, self.dtype, self.config.symlog)
-            tokens.append(MLP(c.encoder_layers, c.units, self.dtype, name="vector")(x))
+            tokens.append(MLP(c.encoder_layers, c.units, self.dtype, style, name="vector")(x))
         for index, (size, keys) in enumerate(image_groups(self.specs).items()):
             x = image_input(keys, obs, self.dtype)
             channels = stage_channels(image_stages(size, c.channel_multipliers), c)
-            cnn = ConvEncoder(tuple(channels), c.kernel, c.strided, self.dtype, name=f"image{index}")
+            cnn = ConvEncoder(tuple(channels), c.kernel, c.strided, self.dtype, style, name=f"image{index}")
             tokens.append(cnn(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], -1))
         return jnp.concatenate(tokens, -1)
 

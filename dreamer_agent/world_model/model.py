@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
-from dreamer_agent.distributions import Bernoulli, Number, Prediction, TwoHot, number
-from dreamer_agent.nets import Head, Net, Params, from_linen
+from dreamer_agent.distributions import Bernoulli, Certain, Number, Prediction, TwoHot, number
+from dreamer_agent.nets import Head, Net, Params, Style, from_linen
 from dreamer_agent.specs import Specs, is_mask, masked_actions
 from dreamer_agent.world_model.decoder import make_decoder, reconstruction
 from dreamer_agent.world_model.encoder import Observation, make_encoder
@@ -30,38 +31,56 @@ CONTEXT = 1  # replayed steps before the trained ones: they give the first laten
 class WorldModel:
     """Encoder, RSSM, decoder, reward and continue heads, and the spaces they were built for.
 
-    Where the environment masks actions, `mask` predicts the masks for imagination.
+    Where the environment masks actions, `mask` predicts the masks for imagination. Without a continue head every
+    step goes on with the discount `gamma`.
     """
 
     encoder: Net
     rssm: RSSM
     decoder: Net
     reward: Net
-    cont: Net
+    cont: Net | None
     mask: MaskPredictor | None
     obs_specs: Specs
     act_specs: Specs
     bins: np.ndarray | None
-    symlog: bool
+    config: ModelConfig
     dtype: Any
+    free_nats_of: str = "step"
+    gamma: Any = None
 
     @classmethod
-    def create(cls, obs_specs: Specs, act_specs: Specs, config: ModelConfig, dtype: Any) -> WorldModel:
-        """The networks of `config` for these spaces."""
-        head = dict(layers=config.head_layers, units=config.units, dtype=dtype)
+    def create(
+        cls, obs_specs: Specs, act_specs: Specs, config: ModelConfig, dtype: Any, free_nats_of: str = "step"
+    ) -> WorldModel:
+        """The networks of `config` for these spaces; `free_nats_of` as of `LossConfig`."""
+        style = Style.of(config)
+        head: dict[str, Any] = dict(layers=config.head_layers, units=config.units, dtype=dtype, style=style)
+        goes_on = head | {"layers": config.continue_layers or config.head_layers, "features": 1}
         return cls(
             encoder=make_encoder(obs_specs, config, dtype),
             rssm=RSSM.create(config, dtype),
             decoder=make_decoder({k: s for k, s in obs_specs.items() if not is_mask(k)}, config, dtype),
             reward=from_linen(Head(features=config.bins if config.twohot else 1, scale=0.0, **head)),
-            cont=from_linen(Head(features=1, **head)),
+            cont=from_linen(Head(**goes_on)) if config.continue_head else None,
             mask=MaskPredictor.create(act_specs, head) if masked_actions(obs_specs, act_specs) else None,
             obs_specs=obs_specs,
             act_specs=act_specs,
             bins=ops.symexp_bins(config.bins) if config.twohot else None,
-            symlog=config.symlog,
+            config=config,
             dtype=dtype,
+            free_nats_of=free_nats_of,
         )
+
+    def discounting(self, gamma: Any) -> WorldModel:
+        """This model with the discount of steps that go on, for one that has no continue head."""
+        return dataclasses.replace(self, gamma=gamma)
+
+    def clipped(self, batch: Batch) -> Batch:
+        """`batch` with the rewards that are learned from, within [-1, 1] if they are clipped."""
+        if self.config.reward_clip == "none":
+            return batch
+        return {**batch, "reward": jnp.tanh(batch["reward"])}
 
     def init(self, key: Array) -> Params:
         """Parameters of all networks, by name."""
@@ -76,23 +95,26 @@ class WorldModel:
             "rssm": self.rssm.init(keys[1], action, jnp.zeros(token.shape, token.dtype)),
             "decoder": self.decoder.init(keys[2], latent),
             "reward": self.reward.init(keys[3], latent.features),
-            "cont": self.cont.init(keys[4], latent.features),
         }
+        if self.cont is not None:
+            params["cont"] = self.cont.init(keys[4], latent.features)
         if self.mask is not None:
             params["mask"] = self.mask.net.init(keys[5], latent.features)
         return params
 
     def predict_reward(self, params: Params, features: Array) -> TwoHot | Number:
         """The reward received on arriving at `features` `[..., F]`."""
-        return number(self.reward.apply(params["reward"], features), self.bins, self.symlog)
+        return number(self.reward.apply(params["reward"], features), self.bins, self.config.symlog)
 
-    def predict_continue(self, params: Params, features: Array) -> Bernoulli:
+    def predict_continue(self, params: Params, features: Array) -> Bernoulli | Certain:
         """gamma times the probability that the episode goes on from `features` `[..., F]`."""
+        if self.cont is None:
+            return Certain(jnp.broadcast_to(jnp.asarray(self.gamma, jnp.float32), features.shape[:-1]))
         return Bernoulli(self.cont.apply(params["cont"], features)[..., 0])
 
     def reconstruct(self, params: Params, latent: Latent) -> dict[str, Prediction]:
         """A prediction of every observation key from latents `[..., ...]`."""
-        decoded = reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent), self.symlog)
+        decoded = reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent), self.config)
         if self.mask is None:
             return decoded
         return {**decoded, **self.mask.predict(params["mask"], latent.features)}
@@ -112,7 +134,7 @@ class WorldModel:
     def observe(self, params: Params, batch: Batch, key: Array, parts: int = 1) -> tuple[Latent, Array]:
         """Posterior latents and logits `[B, T, ...]` of a batch `[B, C + T, ...]`; see `RSSM.observe`."""
         stored = jax.tree.map(lambda x: x[:, CONTEXT - 1], batch["latent"])
-        start = Latent.unpack(stored, self.rssm.config.classes, self.dtype)
+        start = self.rssm.kind.unpack(stored, self.dtype)
         previous = jax.tree.map(lambda x: x[:, CONTEXT - 1 : -1], batch["action"])
         trained = drop_context(batch)
         tokens = self.encoder.apply(params["encoder"], trained["obs"])
@@ -138,23 +160,26 @@ class WorldModel:
             for key, prediction in self.reconstruct(params, rows).items()
         }
         losses["reward"] = self.predict_reward(params, features).loss(data["reward"])
-        target = (1.0 - data["is_terminal"]) * gamma
-        losses["continue"] = self.predict_continue(params, features).loss(target)
+        if isinstance(goes_on := self.predict_continue(params, features), Bernoulli):
+            losses["continue"] = goes_on.loss((1.0 - data["is_terminal"]) * gamma)
         kl, metrics = self.kl_losses(params, rows, row_logits, free_nats)
         return {key: value.reshape(shape) for key, value in (losses | kl).items()}, latents, metrics
 
     def kl_losses(
         self, params: Params, latents: Latent, logits: Array, free_nats: Array
     ) -> tuple[Losses, dict[str, Array]]:
-        """KL of posterior and prior, once to train the prior and once the posterior, above the free nats."""
+        """KL of posterior and prior, once to train the prior and once the posterior, above the free nats.
+
+        With the scales alpha and 1 - alpha this is V2's balance, with equal ones the plain KL of V1.
+        """
         prior_logits = self.rssm.prior.apply(params["rssm"]["prior"], latents.deter)
         stop = jax.lax.stop_gradient
         posterior, prior = self.rssm.distribution(logits), self.rssm.distribution(prior_logits)
         fixed_posterior = self.rssm.distribution(stop(logits))
         fixed_prior = self.rssm.distribution(stop(prior_logits))
         losses = {
-            "dyn": jnp.maximum(fixed_posterior.kl(prior), free_nats),
-            "rep": jnp.maximum(posterior.kl(fixed_prior), free_nats),
+            "dyn": self.above(free_nats, fixed_posterior.kl(prior)),
+            "rep": self.above(free_nats, posterior.kl(fixed_prior)),
         }
         metrics = {
             "model/kl": fixed_posterior.kl(fixed_prior).mean(),
@@ -162,6 +187,12 @@ class WorldModel:
             "model/posterior_entropy": fixed_posterior.entropy().mean(),
         }
         return losses, metrics
+
+    def above(self, free_nats: Array, kl: Array) -> Array:
+        """max(kl, free nats) `[B * T]`: of every step, or of the mean over all of them."""
+        if self.free_nats_of == "step":
+            return jnp.maximum(kl, free_nats)
+        return jnp.broadcast_to(jnp.maximum(kl.mean(), free_nats), kl.shape)
 
 
 def drop_context(batch: Batch) -> Batch:

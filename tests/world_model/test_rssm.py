@@ -11,7 +11,7 @@ from dreamer_agent.config import ModelConfig
 from dreamer_agent.nets import Net
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.world_model import RSSM, Latent, WorldModel, encode_actions
-from dreamer_agent.world_model.rssm import BlockGRU
+from dreamer_agent.world_model.cells import BlockGRU
 from tests.compiling import quick_jit
 from tests.conftest import small_config
 
