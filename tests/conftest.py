@@ -56,7 +56,9 @@ def random_batch(agent: Agent, seed: int = 0) -> dict:
         "is_terminal": is_last & (rng.random(shape) < 0.5),
         "latent": {
             "deter": rng.normal(size=(*shape, c.model.deter)).astype(np.float32),
-            "stoch": rng.integers(0, c.model.classes, (*shape, c.model.stoch)).astype(np.uint8),
+            "stoch": rng.integers(0, c.model.classes, (*shape, c.model.stoch)).astype(np.uint8)
+            if c.model.latent == "categorical"
+            else rng.normal(size=(*shape, c.model.stoch)).astype(np.float32),
         },
     }
 

@@ -7,7 +7,20 @@ import pytest
 from scipy import stats
 
 from dreamer_agent import ops
-from dreamer_agent.distributions import Bernoulli, Categorical, Normal, PixelError, TwoHot, VectorError, number
+from dreamer_agent.distributions import (
+    ILLEGAL,
+    Bernoulli,
+    Categorical,
+    GaussianPixels,
+    GaussianVector,
+    Normal,
+    PixelError,
+    TanhNormal,
+    TruncatedNormal,
+    TwoHot,
+    VectorError,
+    number,
+)
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(2, 3, 5)).astype(np.float32) * 2
@@ -258,3 +271,78 @@ def test_an_illegal_class_has_no_probability_mixed_or_not() -> None:
     free = Categorical.from_logits(logits[:2])
     plain = Categorical.from_logits(logits, legal=legal)
     np.testing.assert_allclose(plain.log_probs[:2], free.log_probs, atol=1e-6)
+
+
+LOC, STD = np.array([-0.95, 0.0, 0.6], np.float32), np.array([0.1, 0.7, 2.0], np.float32)
+
+
+def test_truncated_normal_equals_scipy():
+    dist = TruncatedNormal(jnp.asarray(LOC), jnp.asarray(STD))
+    known = stats.truncnorm((-1 - LOC) / STD, (1 - LOC) / STD, LOC, STD)
+    x = np.array([-0.9, 0.3, -0.2])
+    np.testing.assert_allclose(dist.log_prob(jnp.asarray(x)), known.logpdf(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dist.entropy(), [known.entropy()[i] for i in range(3)], rtol=1e-3, atol=1e-4)
+    many = TruncatedNormal(jnp.tile(jnp.asarray(LOC), (20_000, 1)), jnp.tile(jnp.asarray(STD), (20_000, 1)), 1)
+    drawn = np.asarray(many.sample(jax.random.PRNGKey(0)))
+    assert np.abs(drawn).max() <= 1
+    np.testing.assert_allclose(drawn.mean(0), known.mean(), atol=0.02)
+    np.testing.assert_allclose(drawn.std(0), known.std(), atol=0.02)
+    assert many.log_prob(jnp.asarray(drawn)).shape == many.entropy().shape == (20_000,)
+
+
+def test_truncated_normal_has_the_raw_form_of_v2():
+    dist = TruncatedNormal.from_raw(jnp.array([0.0, 50.0]), jnp.array([0.0, -50.0]), 1)
+    np.testing.assert_allclose(dist.std, [1.1, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(dist.mode(), [0.0, 1.0], atol=1e-6)
+    assert np.isfinite(dist.log_prob(dist.mode())) and np.isfinite(dist.entropy())
+
+
+def test_tanh_normal_is_a_change_of_variables():
+    loc, std = np.array([0.3, -1.0]), np.array([0.5, 1.5])
+    dist = TanhNormal(Normal(jnp.float32(loc), jnp.float32(std), 1))
+    x = np.array([0.4, -0.97])
+    density = stats.norm(loc, std).logpdf(np.arctanh(x)) - np.log1p(-(x**2))
+    np.testing.assert_allclose(dist.log_prob(jnp.float32(x)), density.sum(), rtol=1e-4)
+    np.testing.assert_allclose(dist.mode(), np.tanh(loc), rtol=1e-5)
+    grid = np.linspace(-12, 12, 200_001)  # of the normal's numbers
+    total = 0.0
+    for m, s in zip(loc, std, strict=True):
+        p = stats.norm(m, s).pdf(grid)
+        slope = 2 * (np.log(2) - grid - np.logaddexp(0, -2 * grid))
+        total += stats.norm(m, s).entropy() + (p * slope).sum() * (grid[1] - grid[0])
+    np.testing.assert_allclose(dist.entropy(), total, rtol=1e-3, atol=2e-3)
+    edge = dist.log_prob(jnp.array([1.0, -1.0]))
+    assert np.isfinite(edge)
+
+
+def test_tanh_normal_starts_wide():
+    dist = TanhNormal.from_raw(jnp.zeros(20_000), jnp.zeros(20_000), 0)
+    np.testing.assert_allclose(dist.base.std, 5.0, rtol=1e-3)
+    drawn = np.asarray(dist.sample(jax.random.PRNGKey(0)))
+    assert np.abs(drawn).max() <= 1 and np.mean(np.abs(drawn) > 0.9) == pytest.approx(
+        2 * stats.norm(0, 5).sf(np.arctanh(0.9)), abs=0.02
+    )
+    bounded = TanhNormal.from_raw(jnp.array([500.0]), jnp.array([-50.0]), 1)
+    np.testing.assert_allclose(bounded.base.loc, 5.0, rtol=1e-5)
+
+
+def test_noise_is_added_within_the_bounds_or_makes_choices_anew():
+    x = jnp.zeros((10_000,))
+    noisy = np.asarray(Normal(x, x).noisy(jax.random.PRNGKey(0), x, 0.3))
+    assert noisy.std() == pytest.approx(0.3, abs=0.01) and np.abs(noisy).max() <= 1
+    near = TanhNormal(Normal(x, x)).noisy(jax.random.PRNGKey(0), x + 0.99, 0.3)
+    assert near.max() == 1.0 and near.min() > -0.5
+    log_probs = jnp.tile(jnp.array([0.0, -50.0, -50.0, ILLEGAL]), (10_000, 1))
+    chosen = Categorical(log_probs).noisy(jax.random.PRNGKey(0), jnp.zeros(10_000, jnp.int32), 0.3)
+    # A share of 0.3 is drawn anew from the three that may occur.
+    np.testing.assert_allclose(np.bincount(chosen, minlength=4) / 10_000, [0.8, 0.1, 0.1, 0.0], atol=0.012)
+
+
+def test_predictions_of_unit_variance_have_half_the_squared_error():
+    prediction, target = jnp.array([[1.0, -2.0]]), jnp.array([[3.0, -2.5]])
+    np.testing.assert_allclose(GaussianVector(prediction, 1, False).loss(target), [2.125], rtol=1e-6)
+    image = jnp.full((1, 2, 2, 1), 1.5)
+    np.testing.assert_allclose(
+        GaussianPixels(image).loss(jnp.full((1, 2, 2, 1), 255, jnp.uint8)), [0.5], rtol=1e-6
+    )
+    np.testing.assert_array_equal(GaussianPixels(image).mode(), 255)

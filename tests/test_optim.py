@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from dreamer_agent.config import OptimizerConfig
-from dreamer_agent.optim import clip_per_tensor, laprop, warmed_up
+from dreamer_agent.optim import (
+    GROUPS,
+    clip_per_tensor,
+    descend,
+    group_of,
+    laprop,
+    make_optimizer,
+    slow_rate,
+    warmed_up,
+)
 
 
 def clipped(gradients, params, clip=0.3):
@@ -115,3 +124,70 @@ def test_learning_rate_warms_up_linearly(step, share):
 def test_without_warmup_the_rate_is_full():
     rates = [float(warmed_up(jnp.float32(0.5), jnp.float32(0), jnp.int32(step))) for step in (1, 2, 100)]
     assert rates == [0.5, 0.5, 0.5]
+
+
+ADAM = OptimizerConfig(
+    name="adam", clip=10.0, eps=1e-5, weight_decay=1e-2, learning_rate=0.1, actor_learning_rate=0.02, warmup=0
+)
+
+
+def adam_in_numpy(nets, gradients, rate, config):
+    """A group of networks after each step, in float64: clip over all of them, Adam, decay of what was before."""
+    nets = {k: v.astype(np.float64) for k, v in nets.items()}
+    m, v = ({k: np.zeros_like(x) for k, x in nets.items()} for _ in range(2))
+    history = []
+    for t, gradient in enumerate(gradients, 1):
+        norm = np.sqrt(sum((gradient[k] ** 2).sum() for k in nets))
+        for k in nets:
+            g = gradient[k] * min(1.0, config.clip / norm)
+            m[k], v[k] = 0.9 * m[k] + 0.1 * g, 0.999 * v[k] + 0.001 * g**2
+            step = m[k] / (1 - 0.9**t) / (np.sqrt(v[k] / (1 - 0.999**t)) + config.eps)
+            nets[k] = (1 - config.weight_decay) * nets[k] - rate * step
+        history.append(dict(nets))
+    return history
+
+
+def test_three_adams_clip_and_step_for_themselves():
+    rng = np.random.default_rng(0)
+    start = {name: rng.normal(size=(3, 2)) for name in ("encoder", "rssm", "actor", "critic")}
+    sizes = {"encoder": 30.0, "rssm": 1.0, "actor": 0.01, "critic": 100.0}
+    gradients = [{k: rng.normal(size=v.shape) * sizes[k] for k, v in start.items()} for _ in range(4)]
+    groups = {
+        "encoder": ("encoder", "rssm"),
+        "rssm": ("encoder", "rssm"),
+        "actor": ("actor",),
+        "critic": ("critic",),
+    }
+    expected = {
+        k: adam_in_numpy({n: start[n] for n in groups[k]}, gradients, 0.02 if k == "actor" else 0.1, ADAM)
+        for k in start
+    }
+    optimizer, params = make_optimizer(ADAM), {k: {"w": jnp.float32(v)} for k, v in start.items()}
+    state = optimizer.init(params)
+    for t, gradient in enumerate(gradients):
+        given = {k: {"w": jnp.float32(v)} for k, v in gradient.items()}
+        updates, state = optimizer.update(given, state, params)
+        params = descend(ADAM, params, updates, jnp.float32(0.1), jnp.float32(0), jnp.int32(t))
+        for k in start:
+            np.testing.assert_allclose(params[k]["w"], expected[k][t][k], rtol=2e-4, atol=1e-5)
+
+
+def test_networks_belong_to_three_groups():
+    assert [group_of(name) for name in ("encoder", "rssm", "cont", "actor", "critic")] == [
+        "model", "model", "model", "actor", "critic",
+    ]  # fmt: skip
+    assert set(map(group_of, ("mask", "actor", "critic"))) == set(GROUPS)
+
+
+def test_rates_of_their_own_are_warmed_up_too():
+    params = {"actor": jnp.zeros(1), "critic": jnp.zeros(1)}
+    updates = {"actor": jnp.ones(1), "critic": jnp.ones(1)}
+    config = OptimizerConfig(actor_learning_rate=8.0)
+    new = descend(config, params, updates, jnp.float32(0.3), jnp.float32(10), jnp.int32(5))
+    assert float(new["actor"][0]) == -4.0 and float(new["critic"][0]) == pytest.approx(-0.3)
+
+
+def test_the_slow_critic_moves_in_the_first_of_every_hundred_updates():
+    rates = np.asarray([slow_rate(jnp.float32(1.0), 100, jnp.int32(step)) for step in range(0, 301)])
+    assert np.flatnonzero(rates).tolist() == [0, 100, 200, 300] and rates.max() == 1.0
+    assert slow_rate(0.02, 1, jnp.int32(7)) == 0.02
