@@ -18,6 +18,7 @@ import yaml
 
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.files import write_text
+from dreamer_agent.limits import check_limits
 
 RENAMED = {"env.isolate": "processes"}  # what older versions called otherwise
 
@@ -60,6 +61,8 @@ class ModelConfig:
     channel_multipliers: tuple[int, ...] = (2, 3, 4, 4)  # of depth, one for each halving of the image
     kernel: int = 5  # side of the convolution kernels
     strided: bool = False  # halve images by strided convolutions instead of max-pooling (cheaper)
+    convs: Literal["pooled", "plain"] = "pooled"  # those of V3; or of V1 and V2, for images of 64 x 64
+    image_activation: Literal["", "silu", "elu", "relu"] = ""  # between images; "": activation
     latent: Literal["categorical", "gaussian"] = "categorical"  # z: S categoricals, or S normals (V1)
     cell: Literal["block_gru", "norm_gru", "gru"] = "block_gru"  # from h, z and an action to h: V3, V2, V1
     activation: Literal["silu", "elu", "relu"] = "silu"  # of all layers but the block GRU's own
@@ -323,65 +326,7 @@ def find_preset(name: str) -> Path:
 
 def validate(config: Config) -> Config:
     """`config`, if its values fit together; else a `ConfigError` that names the field."""
-    model, replay = config.model, config.replay
-    positive = {
-        "env.num_envs": config.env.num_envs,
-        "env.action_repeat": config.env.action_repeat,
-        "env.timeout": config.env.timeout,
-        "env.max_faults": config.env.max_faults + 1,
-        "replay.batch_size": replay.batch_size,
-        "replay.batch_length": replay.batch_length - 1,
-        "replay.ratio": replay.ratio,
-        "behaviour.imagination_horizon": config.behaviour.imagination_horizon,
-        "behaviour.discount_horizon": config.behaviour.discount_horizon - 1,
-        "behaviour.slow_critic_every": config.behaviour.slow_critic_every,
-        "train.steps": config.train.steps,
-        "train.log_every": config.train.log_every,
-        "train.checkpoint_every": config.train.checkpoint_every,
-        "train.keep_checkpoints": config.train.keep_checkpoints,
-        "train.updates_per_dispatch": config.train.updates_per_dispatch + 1,
-        "train.max_skipped": config.train.max_skipped,
-        "train.eval_episodes": config.train.eval_episodes,
-        "train.eval_envs": config.train.eval_envs,
-        "train.eval_max_length": config.train.eval_max_length,
-        **{f"model.{name}": getattr(model, name) for name in ("deter", "hidden", "units", "depth", "stoch")},
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise ConfigError(f"'{name}' is too small: raise it.")
-    shares = {
-        "model.unimix": model.unimix,
-        "model.policy_unimix": model.policy_unimix,
-        "behaviour.actor_mix": config.behaviour.actor_mix,
-        "optimizer.weight_decay": config.optimizer.weight_decay,
-    }
-    for name, share in shares.items():
-        if not 0 <= share < 1:
-            raise ConfigError(f"{name}={share:g} is a share: it should be at least 0 and less than 1.")
-    if config.behaviour.action_noise < 0:
-        raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
-    if model.bins < 3 or model.bins % 2 == 0:
-        raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
-    if model.deter % model.blocks:
-        raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
-    if not 2 <= model.classes <= 256:
-        raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")
-    if config.env.processes < 0:
-        raise ConfigError(
-            f"env.processes={config.env.processes} should be how many processes the environments are spread "
-            "over: set it to the number of cores that they may take, or to 0 to step them in the run's own."
-        )
-    if config.env.ray and not config.env.processes:
-        raise ConfigError(
-            f"env.ray={config.env.ray} spreads processes over machines, but env.processes is 0: set it to how "
-            "many there should be."
-        )
-    if replay.capacity < config.env.num_envs * (replay.batch_length + 2):
-        raise ConfigError(
-            f"replay.capacity={replay.capacity} holds no sequence of {replay.batch_length} steps for each "
-            f"of {config.env.num_envs} environments: raise it to at least "
-            f"{config.env.num_envs * (replay.batch_length + 2)}."
-        )
+    check_limits(config)
     return config
 
 

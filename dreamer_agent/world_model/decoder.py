@@ -33,6 +33,7 @@ from dreamer_agent.nets import (
 from dreamer_agent.specs import Specs, is_mask, split_specs
 from dreamer_agent.world_model.encoder import image_groups, image_stages, stage_channels
 from dreamer_agent.world_model.latent import Latent
+from dreamer_agent.world_model.plain_convs import PlainDecoder, check_sizes, image_style
 
 Array = jax.Array
 
@@ -48,13 +49,12 @@ class ConvDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Latent) -> Array:
-        """Latents `[N, ...]` to pixels `[N, H, W, C]` in [0, 1], which those of a Gaussian may leave."""
-        x, style = self._spatial(latent), Style.of(self.config)
+        """Latents `[N, ...]` to raw pixels `[N, H, W, C]`."""
+        x, style = self._spatial(latent), image_style(self.config)
         for index in reversed(range(len(self.channels) - 1)):
             x = self._double(x, self.channels[index], self.stages[index + 1], f"conv{index}")
             x = style(x, f"norm{index}")
-        x = self._double(x, self.out_channels, self.stages[0], "image").astype(jnp.float32)
-        return nn.sigmoid(x) if self.config.reconstruction == "squared" else x + 0.5
+        return self._double(x, self.out_channels, self.stages[0], "image")
 
     def _spatial(self, latent: Latent) -> Array:
         """The smallest feature map: block-linear in h plus a two-layer map of z."""
@@ -65,7 +65,7 @@ class ConvDecoder(nn.Module):
         z = latent.flat
         z = MLP(1, 2 * c.units, self.dtype, Style.of(c), name="stoch")(z)
         x = x + Linear((height, width, depth), dtype=self.dtype, name="from_stoch")(z)
-        return Style.of(c)(x, "spatial_norm")
+        return image_style(c)(x, "spatial_norm")
 
     def _double(self, x: Array, features: int, size: tuple[int, int], name: str) -> Array:
         """Nearest neighbour, cut to `size` where halving had rounded up, then a convolution."""
@@ -99,22 +99,28 @@ class DictDecoder(nn.Module):
     def _images(
         self, index: int, size: tuple[int, int], keys: list[str], latent: Latent, batch: tuple[int, ...]
     ) -> dict[str, Array]:
-        c = self.config
-        stages = image_stages(size, c.channel_multipliers)
+        """Pixels in [0, 1], which the mean of a Gaussian may leave."""
         widths = [self.specs[key].shape[-1] for key in keys]
-        cnn = ConvDecoder(
-            tuple(stages), tuple(stage_channels(stages, c)), sum(widths), c, self.dtype, name=f"image{index}"
-        )
-        pixels = cnn(latent)
+        pixels = self._cnn(size, sum(widths), latent, f"image{index}").astype(jnp.float32)
+        pixels = nn.sigmoid(pixels) if self.config.reconstruction == "squared" else pixels + 0.5
         pixels = pixels.reshape(*batch, *pixels.shape[1:])
         ends = [sum(widths[: i + 1]) for i in range(len(widths) - 1)]
         return dict(zip(keys, jnp.split(pixels, ends, -1), strict=True))
 
+    def _cnn(self, size: tuple[int, int], channels: int, latent: Latent, name: str) -> Array:
+        c = self.config
+        if c.convs == "plain":
+            return PlainDecoder(c.depth, channels, image_style(c), self.dtype, name=name)(latent.features)
+        stages = image_stages(size, c.channel_multipliers)
+        widths = tuple(stage_channels(stages, c))
+        return ConvDecoder(tuple(stages), widths, channels, c, self.dtype, name=name)(latent)
+
 
 def make_decoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
     """The decoder for these observations. Its smallest feature map is divided among the blocks of h."""
+    check_sizes(image_groups(specs), config)
     width = config.depth * config.channel_multipliers[-1]
-    if image_groups(specs) and width % config.blocks:
+    if image_groups(specs) and config.convs == "pooled" and width % config.blocks:
         raise ConfigError(
             f"model.depth={config.depth} times the last of model.channel_multipliers gives {width} channels, "
             f"which model.blocks={config.blocks} should divide: change one of them."

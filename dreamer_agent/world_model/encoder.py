@@ -19,6 +19,7 @@ from dreamer_agent.config import ModelConfig
 from dreamer_agent.nets import MLP, Net, PooledConv, Style, from_linen, truncated_normal
 from dreamer_agent.registry import Registry
 from dreamer_agent.specs import Specs, split_specs
+from dreamer_agent.world_model.plain_convs import PlainEncoder, check_sizes, image_style
 
 Array = jax.Array
 Observation = dict[str, Array]
@@ -120,21 +121,28 @@ class DictEncoder(nn.Module):
     @nn.compact
     def __call__(self, obs: Observation) -> Array:
         """A dict of `[..., *shape]` to tokens `[..., E]`."""
-        c, style, tokens = self.config, Style.of(self.config), []
+        c, tokens = self.config, []
         if split_specs(self.specs)[0]:
             x = vector_input(self.specs, obs, self.dtype, self.config.symlog)
-            tokens.append(MLP(c.encoder_layers, c.units, self.dtype, style, name="vector")(x))
+            tokens.append(MLP(c.encoder_layers, c.units, self.dtype, Style.of(c), name="vector")(x))
         for index, (size, keys) in enumerate(image_groups(self.specs).items()):
             x = image_input(keys, obs, self.dtype)
-            channels = stage_channels(image_stages(size, c.channel_multipliers), c)
-            cnn = ConvEncoder(tuple(channels), c.kernel, c.strided, self.dtype, style, name=f"image{index}")
+            cnn = self._cnn(size, f"image{index}")
             tokens.append(cnn(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], -1))
         return jnp.concatenate(tokens, -1)
+
+    def _cnn(self, size: tuple[int, int], name: str) -> nn.Module:
+        c, style = self.config, image_style(self.config)
+        if c.convs == "plain":
+            return PlainEncoder(c.depth, style, self.dtype, name=name)
+        channels = tuple(stage_channels(image_stages(size, c.channel_multipliers), c))
+        return ConvEncoder(channels, c.kernel, c.strided, self.dtype, style, name=name)
 
 
 @register_encoder("linen")
 def linen_encoder(specs: Specs, config: ModelConfig, dtype: Any) -> Net:
-    """V3's encoder in Flax Linen: the default."""
+    """The encoder in Flax Linen, by default that of V3."""
+    check_sizes(image_groups(specs), config)
     return from_linen(DictEncoder(nn.FrozenDict(specs), config, dtype))
 
 

@@ -160,8 +160,9 @@ class WorldModel:
             for key, prediction in self.reconstruct(params, rows).items()
         }
         losses["reward"] = self.predict_reward(params, features).loss(data["reward"])
+        target = (1.0 - data["is_terminal"]) * gamma
         if isinstance(goes_on := self.predict_continue(params, features), Bernoulli):
-            losses["continue"] = goes_on.loss((1.0 - data["is_terminal"]) * gamma)
+            losses["continue"] = goes_on.loss(target)
         kl, metrics = self.kl_losses(params, rows, row_logits, free_nats)
         return {key: value.reshape(shape) for key, value in (losses | kl).items()}, latents, metrics
 

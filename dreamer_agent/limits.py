@@ -1,0 +1,70 @@
+"""Which values of a configuration are in range and fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dreamer_agent.errors import ConfigError
+
+
+def check_limits(config: Any) -> None:
+    """Raise a `ConfigError` that names the field where a value of `config` is out of range or unfit."""
+    model, replay = config.model, config.replay
+    positive = {
+        "env.num_envs": config.env.num_envs,
+        "env.action_repeat": config.env.action_repeat,
+        "env.timeout": config.env.timeout,
+        "env.max_faults": config.env.max_faults + 1,
+        "replay.batch_size": replay.batch_size,
+        "replay.batch_length": replay.batch_length - 1,
+        "replay.ratio": replay.ratio,
+        "behaviour.imagination_horizon": config.behaviour.imagination_horizon,
+        "behaviour.discount_horizon": config.behaviour.discount_horizon - 1,
+        "behaviour.slow_critic_every": config.behaviour.slow_critic_every,
+        "train.steps": config.train.steps,
+        "train.log_every": config.train.log_every,
+        "train.checkpoint_every": config.train.checkpoint_every,
+        "train.keep_checkpoints": config.train.keep_checkpoints,
+        "train.updates_per_dispatch": config.train.updates_per_dispatch + 1,
+        "train.max_skipped": config.train.max_skipped,
+        "train.eval_episodes": config.train.eval_episodes,
+        "train.eval_envs": config.train.eval_envs,
+        "train.eval_max_length": config.train.eval_max_length,
+        **{f"model.{name}": getattr(model, name) for name in ("deter", "hidden", "units", "depth", "stoch")},
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise ConfigError(f"'{name}' is too small: raise it.")
+    shares = {
+        "model.unimix": model.unimix,
+        "model.policy_unimix": model.policy_unimix,
+        "behaviour.actor_mix": config.behaviour.actor_mix,
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+    }
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ConfigError(f"{name}={share:g} is a share: it should be at least 0 and less than 1.")
+    if config.behaviour.action_noise < 0:
+        raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
+    if model.bins < 3 or model.bins % 2 == 0:
+        raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
+    if model.deter % model.blocks:
+        raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
+    if not 2 <= model.classes <= 256:
+        raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")
+    if config.env.processes < 0:
+        raise ConfigError(
+            f"env.processes={config.env.processes} should be how many processes the environments are spread "
+            "over: set it to the number of cores that they may take, or to 0 to step them in the run's own."
+        )
+    if config.env.ray and not config.env.processes:
+        raise ConfigError(
+            f"env.ray={config.env.ray} spreads processes over machines, but env.processes is 0: set it to how "
+            "many there should be."
+        )
+    if replay.capacity < config.env.num_envs * (replay.batch_length + 2):
+        raise ConfigError(
+            f"replay.capacity={replay.capacity} holds no sequence of {replay.batch_length} steps for each "
+            f"of {config.env.num_envs} environments: raise it to at least "
+            f"{config.env.num_envs * (replay.batch_length + 2)}."
+        )
