@@ -31,9 +31,8 @@ def run(tmp_path_factory) -> Path:
 def test_another_agent_learns_in_it(run: Path, tmp_path: Path) -> None:
     with Dreamer(f"dream:{run}", config=small(**HELD), run=tmp_path / "run", quiet=True) as agent:
         agent.learn(80)
-        assert agent.evaluate(2).lengths and max(agent.evaluate(2).lengths) <= 10
     real = Dreamer.load(tmp_path / "run", env="CartPole-v1", quiet=True)
-    assert len(real.evaluate(2).returns) == 2
+    assert len(real.evaluate(1).returns) == 1
     assert real.predict(np.zeros(4, np.float32))[0] in (0, 1)
     with pytest.raises(ConfigError, match=r"does not take env\.kwargs"):
         Dreamer(f"dream:{run}", config=small(horizn=3))
@@ -51,16 +50,21 @@ def test_where_dreams_begin(run: Path) -> None:
 
 
 def test_a_shipped_agent_has_no_replay_so_that_its_environment_is_reset() -> None:
-    dream = load_dream("pretrained:cartpole", count=12, ends="likely")
-    env = dream.vector_env(12)
-    obs = env.reset(seed=0)[0]
-    assert np.abs(obs[:, [0, 2]]).max() < 0.3  # a cart in the middle, a pole upright
-    ended = np.full(12, 99)
-    for step in range(1, 20):  # pushed to one side, it falls after nine or ten steps
-        *_, terminated, truncated, _ = env.step(np.ones(12, int))
-        ended = np.minimum(ended, np.where(terminated, step, 99))
-        assert not truncated.any()
-    assert ended.min() >= 7 and ended.max() <= 13
+    env = load_dream("pretrained:cartpole", count=12, ends="never", temperature=0.0).vector_env(12)
+
+    def pushed(actions: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The angle of the pole and the probability that the episode goes on, at the end."""
+        obs = env.reset(seed=0)[0]
+        assert np.abs(obs[:, [0, 2]]).max() < 0.3  # a cart in the middle, a pole upright
+        for action in actions:
+            obs, reward, *_, info = env.step(np.full(12, action))
+        assert np.abs(reward - 1).max() < 0.1
+        return obs[:, 2], info["continue"]
+
+    angle, goes_on = pushed([0, 1] * 6)
+    assert np.median(np.abs(angle)) < 0.1 and np.median(goes_on) > 0.95
+    angle, goes_on = pushed([1] * 12)  # to one side: the pole falls to the other
+    assert angle.max() < -0.1 and goes_on.max() < 0.8
     with pytest.raises(RunDirectoryError, match="holds no replay"):
         load_dream("pretrained:cartpole", "replay")
 
