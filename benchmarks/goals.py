@@ -103,7 +103,7 @@ def success(chooser: Chooser, distance: int, slack: int = SLACK, tasks: int = TA
 
     done = np.asarray(jax.jit(run)(reset_key, key))
     interval = binomtest(int(done.sum()), tasks).proportion_ci(method="wilson")
-    return Estimate(float(done.mean()), interval.low, interval.high)
+    return Estimate(float(done.mean()), float(interval.low), float(interval.high))
 
 
 def choosers(run: str | None) -> dict[str, Chooser]:
