@@ -58,12 +58,11 @@ def forecast(
     taken, again, drawn = (jax.tree.map(lambda x, i=i: x[i], imagined) for i in range(3))
     ahead = jax.tree.map(lambda x: x[:, 1:], posterior)
     gamma = 1 - 1 / agent.config.behaviour.discount_horizon
-    return Forecast(
-        *_decoded(agent, params, jnp.array(horizons) - 1, taken, drawn, ahead),
-        model.predict_reward(params, taken.features).mean(),
-        model.predict_continue(params, taken.features).prob() / gamma,
-        *latent_nats(agent, params, taken, again, latents["stoch"][:, 1:]),
-    )
+    obs, shown_drawn, shown = _decoded(agent, params, jnp.array(horizons) - 1, taken, drawn, ahead)
+    entropy, between, seen = latent_nats(agent, params, taken, again, latents["stoch"][:, 1:])
+    reward = model.predict_reward(params, taken.features).mean()
+    goes_on = model.predict_continue(params, taken.features).prob() / gamma
+    return Forecast(obs, shown_drawn, shown, reward, goes_on, entropy, between, seen)
 
 
 def _decoded(agent: Agent, params: Params, places: Array, *latents: Latent) -> list[dict[str, Array]]:
