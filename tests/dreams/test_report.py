@@ -15,6 +15,7 @@ from dreamer_agent.dreams import measure_dreams, probes
 from dreamer_agent.dreams.forecast import Forecast, forecast, latent_nats
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.world_model import Latent, imagine_actions
+from dreamer_agent.world_model.latent import Categoricals
 from tests.compiling import quick_jit
 
 OBS = {"place": ArraySpec("continuous", (2,)), "image": ArraySpec("image", (12, 12, 1))}
@@ -39,8 +40,8 @@ class Walk:
     def __init__(self, image: bool) -> None:
         self.obs_specs = OBS if image else {"place": OBS["place"]}
         self.rssm = SimpleNamespace(
-            config=SimpleNamespace(classes=2),
-            imagine_step=lambda params, key, latent, action: Latent(latent.deter + action, latent.stoch),
+            kind=Categoricals(1, 2, 0.0),
+            imagine_step=lambda params, key, latent, action, heat: Latent(latent.deter + action, latent.stoch),
             prior=SimpleNamespace(apply=lambda params, deter: jnp.zeros((*deter.shape[:-1], 1, 2))),
             distribution=lambda logits: Categorical.from_logits(logits, 1),
         )
