@@ -16,7 +16,8 @@ from tests.conftest import TEST_SIZE, Learner, random_batch
 
 OBS = {"vector": ArraySpec("continuous", (3,)), "integer": ArraySpec("discrete", (), 4)}
 MOVE, BUTTON = {"move": ArraySpec("continuous", (2,))}, {"button": ArraySpec("discrete", (), 3)}
-SMALL = [*TEST_SIZE, "model.policy_layers=2", "model.encoder_layers=1", "model.decoder_layers=1"]
+LAYERS = ("encoder", "decoder", "head", "continue", "policy", "critic")
+SMALL = [*TEST_SIZE, *(f"model.{name}_layers=1" for name in LAYERS)]
 FASTER = ["optimizer.learning_rate=3e-3", "loss.free_nats=0.1", "behaviour.imagination_horizon=3"]
 
 
