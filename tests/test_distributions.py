@@ -346,3 +346,13 @@ def test_predictions_of_unit_variance_have_half_the_squared_error():
         GaussianPixels(image).loss(jnp.full((1, 2, 2, 1), 255, jnp.uint8)), [0.5], rtol=1e-6
     )
     np.testing.assert_array_equal(GaussianPixels(image).mode(), 255)
+
+
+def test_tempered_probabilities_are_powers() -> None:
+    probs = Categorical(jnp.log(jnp.array([0.8, 0.2, 0.0]) + 1e-30))
+    assert probs.tempered(1.0) is probs
+    np.testing.assert_allclose(jnp.exp(probs.tempered(2.0).log_probs), [2 / 3, 1 / 3, 0], atol=1e-6)
+    np.testing.assert_allclose(jnp.exp(probs.tempered(0.5).log_probs), [16 / 17, 1 / 17, 0], atol=1e-6)
+    np.testing.assert_array_equal(jnp.exp(probs.tempered(0).log_probs), [1, 0, 0])
+    sure = Categorical(jnp.log(jnp.array([0.1, 0.2, 0.7]))).tempered(0)
+    assert sure.quantile(jnp.array([0.0, 0.5, 0.999])[:, None, None].squeeze(-1)).ravel().tolist() == [2, 2, 2]

@@ -15,8 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from dreamer_agent.agent import Agent
-from dreamer_agent.distributions import Categorical
-from dreamer_agent.dreams import Dream, DreamEnv, DreamVectorEnv, first_starts, replayed_starts
+from dreamer_agent.dreams import Dream, DreamVectorEnv, first_starts, replayed_starts
 from dreamer_agent.envs import Interface
 from dreamer_agent.envs.gymnasium_adapter import GymnasiumEnv
 from dreamer_agent.envs.jax_adapter import JaxVectorEnv
@@ -155,16 +154,6 @@ def test_ends_are_drawn_and_no_episode_both_ends_and_is_cut(base) -> None:
     assert (again | truncated)[~terminated].all() and not (again & truncated).any()
 
 
-def test_temperature() -> None:
-    probs = Categorical(jnp.log(jnp.array([0.8, 0.2, 0.0]) + 1e-30))
-    assert probs.tempered(1.0) is probs
-    np.testing.assert_allclose(jnp.exp(probs.tempered(2.0).log_probs), [2 / 3, 1 / 3, 0], atol=1e-6)
-    np.testing.assert_allclose(jnp.exp(probs.tempered(0.5).log_probs), [16 / 17, 1 / 17, 0], atol=1e-6)
-    np.testing.assert_array_equal(jnp.exp(probs.tempered(0).log_probs), [1, 0, 0])
-    sure = Categorical(jnp.log(jnp.array([0.1, 0.2, 0.7]))).tempered(0)
-    assert sure.quantile(jnp.array([0.0, 0.5, 0.999])[:, None, None].squeeze(-1)).ravel().tolist() == [2, 2, 2]
-
-
 def test_at_temperature_zero_a_step_is_the_mode_of_the_prior(base) -> None:
     rssm, params = base["agent"].model.rssm, base["params"]
     starts = Latent.unpack(base["starts"], rssm.config.classes, np.float32)
@@ -244,11 +233,8 @@ def test_spaces_and_masks_are_the_environments_own(dream) -> None:
     env = dream.env()
     assert (env.observation_space, env.action_space) == (SPACES.observation_space, SPACES.action_space)
     obs, info = env.reset(seed=3)
-    assert obs in env.observation_space
     mask = info["action_mask"]["action_mask/which"]
-    assert mask.shape == (3,) and mask.any() and mask.dtype == np.int8
-    vector = dream.vector_env(3)
-    assert vector.reset(seed=3)[0] in vector.observation_space
+    assert obs in env.observation_space and mask.shape == (3,) and mask.any() and mask.dtype == np.int8
 
 
 def test_an_image_that_is_seen_is_rendered_too(dream) -> None:
@@ -275,11 +261,10 @@ def test_the_other_modes_of_beginning_anew(dream) -> None:
     actions = [act(rng, 3) for _ in range(9)]
     names = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
     later, same, asked = (dream.vector_env(3, autoreset_mode=name) for name in names)
-    first = [env.reset(seed=0)[0] for env in (later, same, asked)]
-    for step in range(5):
-        for env in (later, same, asked):
-            obs, *_ = env.step(actions[step])
     for env in (later, same, asked):
+        env.reset(seed=0)
+        for step in range(5):
+            env.step(actions[step])
         obs, _, _, truncated, info = env.step(actions[5])
         assert truncated.all()
         if env is same:
@@ -296,7 +281,6 @@ def test_the_other_modes_of_beginning_anew(dream) -> None:
             onward = env.step(actions[6])
     close(fresh[0], begun)
     close(same.step(actions[6])[:4], onward[:4])
-    close(first[0], first[1], rtol=0)
     taken = GymnasiumEnv(dream.vector_env(3, autoreset_mode=AutoresetMode.SAME_STEP))
     taken.reset(0)
     named = {name: np.asarray(x) for name, x in zero_actions(SPACES.act_specs, (3,)).items()}
@@ -326,7 +310,6 @@ def test_it_is_an_environment_written_in_jax(base) -> None:
     actions = {name: np.asarray(x) for name, x in zero_actions(SPACES.act_specs, (2,)).items()}
     ends = [env.step(actions)[0].is_last.all() for _ in range(6)]
     assert rows.obs["x"].shape == (2, 2) and ends == [False] * 5 + [True]
-    assert not env.faults
 
 
 def test_starts_of_a_replay_are_posteriors_of_its_steps(base) -> None:
@@ -401,8 +384,6 @@ def test_bad_calls_are_said_in_a_sentence(base, dream) -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(gym.error.ResetNeeded, match="before step"):
         one.step({"push": np.zeros(1, np.float32), "which": 1})
-    with pytest.raises(ConfigError, match="0 dreams"):
-        dream.vector_env(0)
     env.reset(seed=0)
     with pytest.raises(SpaceError, match="2 actions were given for 3"):
         env.step(act(rng, 2))
@@ -417,4 +398,3 @@ def test_bad_calls_are_said_in_a_sentence(base, dream) -> None:
         one.reset(options={"observations": {"x": np.zeros((2, 2))}})
     with pytest.raises(SpaceError, match=r"'x' to begin from has the shape \(2, 3\)"):
         one.reset(options={"observations": seen | {"x": np.zeros((2, 3))}, "actions": act(rng, 1)})
-    assert isinstance(one, DreamEnv)
