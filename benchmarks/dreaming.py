@@ -5,8 +5,8 @@
 For each seed a world model of CartPole-v1 is trained with the preset `classic` (8,000 real steps). PPO of
 stable-baselines3 (with the zoo's settings, 100,000 steps) and our own agent (`classic`, 8,000 steps) then learn
 twice: in the real environment, and, from nothing, in the dreams of that model, which begin at steps of its
-replay. All are scored on 100 real episodes. What is finished is not done again (runs in runs/dreaming); results
-go to benchmarks/results/dreaming.json and dreaming.png.
+replay; PPO also in other dreams and with other seeds. All are scored on 100 real episodes. What is finished is
+not done again (runs in runs/dreaming); results go to benchmarks/results/dreaming.json and dreaming.png.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "dreaming.json"
 ENV, PRESET = TASKS["cartpole"].env, TASKS["cartpole"].preset
 MODEL_STEPS, PPO_STEPS, POINTS, LIMIT = 8_000, 100_000, 10, 500  # points of a curve; limit of CartPole-v1
 HORIZON, TEMPERATURE, TEMPERATURES = 200, 0.5, (1.0, 0.5, 0.0)
+TRIES = ((1.0, 64, 0), (TEMPERATURE, HORIZON, 1), (TEMPERATURE, HORIZON, 2))  # temperature, horizon, seed of PPO
 ENOUGH = 0.8  # of what the same agent reaches in the real environment
 Act = Callable[[np.ndarray], np.ndarray]  # observations [N, ...] -> actions [N]
 Row = dict[str, Any]
@@ -160,6 +161,10 @@ def one_seed(folder: Path, seed: int) -> dict[str, Any]:
     dream = load_dream(real, seed=seed, horizon=HORIZON, temperature=TEMPERATURE)
     part("PPO, real", lambda: ppo(None, seed, f"ppo-real-{seed}"))
     part("PPO, dream", lambda: ppo(dream, seed, f"ppo-dream-{seed}"))
+    for temperature, horizon, own in TRIES:
+        name = f"PPO, dream, temperature {temperature:g}, horizon {horizon}, PPO's seed {own}"
+        tried = load_dream(real, seed=seed, horizon=horizon, temperature=temperature)
+        part(name, lambda tried=tried, own=own: ppo(tried, own, f"ppo-{own}-dream-{seed}"))
     part("ours, dream", lambda: ours(folder / f"ours-dream-{seed}", dream, seed))
     return found
 
