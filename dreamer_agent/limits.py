@@ -48,7 +48,7 @@ def check_limits(config: Any) -> None:
         raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
     if model.bins < 3 or model.bins % 2 == 0:
         raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
-    if model.deter % model.blocks:
+    if model.deter % model.blocks and (model.cell == "block_gru" or model.convs == "pooled"):
         raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
     if not 2 <= model.classes <= 256:
         raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")

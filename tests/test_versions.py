@@ -153,6 +153,12 @@ def test_a_switch_that_does_not_exist_is_refused_in_a_sentence(override, told):
     assert told in str(caught.value)
 
 
+def test_only_what_has_blocks_is_divided_into_them():
+    assert load_config(["v1"], ["model.deter=100"]).model.deter == 100
+    with pytest.raises(ConfigError, match=r"should be a multiple of model.blocks=8"):
+        load_config(["v1"], ["model.deter=100", "model.cell=block_gru"])
+
+
 def test_without_a_continue_head_the_discount_alone_counts():
     config = load_config(["v2"], [*SMALL, "model.continue_head=false", "behaviour.discount_horizon=10"])
     agent = Agent.create(config, OBS, MOVE)
