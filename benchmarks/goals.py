@@ -22,11 +22,10 @@ from scipy.stats import binomtest
 from dreamer_agent.agent import ActState, Agent
 from dreamer_agent.api import load_run
 from dreamer_agent.envs.rooms import Rooms
-from dreamer_agent.planning import CEM, RandomShooting, TreeSearch, learned_model
-from dreamer_agent.planning.sampling import Planner
 from dreamer_agent.statistics import Estimate
 
 DISTANCES, SLACK, TASKS = (5, 10, 20), 5, 200
+PLANNERS = ("shooting:horizon=15", "cem:horizon=15", "mppi:horizon=15", "tree:simulations=32")
 Choose = Callable[[Any, Any, dict[str, Any], Any], tuple[Any, dict[str, Any]]]
 
 
@@ -57,30 +56,13 @@ def shortest(rooms: Rooms) -> Chooser:
 
 
 def acting(agent: Agent, params: Any, explore: bool) -> Chooser:
-    """Whatever `agent.act` chooses, sampled (`explore`) or the likeliest."""
+    """Whatever `agent.act` chooses: a planner, or the policy, sampled (`explore`) or the likeliest."""
 
     def choose(key: Any, memory: ActState, obs: dict[str, Any], is_first: Any) -> tuple[Any, dict[str, Any]]:
         new = agent.act(params, key, memory, obs, is_first, jnp.asarray(explore))
         return new, new.action
 
     return Chooser(agent.init_act, choose)
-
-
-def planning(agent: Agent, params: Any, planner: Planner) -> Chooser:
-    """A planner over the world model of `agent`, from the latent that acting keeps."""
-    model = learned_model(agent.model, agent.nets)
-
-    def begin(count: int) -> Any:
-        return agent.init_act(count), planner.begin(model, count)
-
-    def choose(key: Any, memory: Any, obs: dict[str, Any], is_first: Any) -> tuple[Any, dict[str, Any]]:
-        act_key, plan_key = jax.random.split(key)
-        seen = agent.act(params, act_key, memory[0], obs, is_first, jnp.asarray(True))
-        actions, plan = planner.plan(model, params, plan_key, seen.latent, memory[1])
-        actions = {name: value.astype(seen.action[name].dtype) for name, value in actions.items()}
-        return (ActState(seen.latent, actions), plan), actions
-
-    return Chooser(begin, choose)
 
 
 def success(chooser: Chooser, distance: int, slack: int = SLACK, tasks: int = TASKS, seed: int = 0) -> Estimate:
@@ -114,12 +96,7 @@ def choosers(run: str | None) -> dict[str, Chooser]:
     agent, state, _ = load_run(run)
     params = state.average
     out |= {"policy, sampled": acting(agent, params, True), "policy, likeliest": acting(agent, params, False)}
-    planners = {
-        "shooting, 128 x 15": RandomShooting(128, 15),
-        "CEM, 64 x 4 x 15": CEM(64, 4, horizon=15),
-        "tree, 32 simulations": TreeSearch(32),
-    }
-    return out | {name: planning(agent, params, planner) for name, planner in planners.items()}
+    return out | {planner: acting(agent.planned_by(planner), params, False) for planner in PLANNERS}
 
 
 def main() -> None:
