@@ -3,8 +3,8 @@
     python -m benchmarks.trained_planners [--runs runs/benchmarks/planners] [--episodes 20]
 
 Three tasks are trained for a part of what they need (resumable), then the same episodes are played by the policy
-and by each planner with the same parameters. Then rewards are swapped on the pendulum: spin instead of stand.
-Milliseconds are those of one decision of one environment, a median over many. Results go to
+and by each planner with the same parameters. Then rewards are swapped on the pendulum: hang, or spin, instead of
+stand. Milliseconds are those of one decision of one environment, a median over many. Results go to
 benchmarks/results/trained_planners.json, trained_planners.png and reward_swap.png.
 """
 
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from dreamer_agent import Dreamer
@@ -29,7 +28,8 @@ TASKS = {  # preset, and env steps: before the policy is good, as benchmarks/rep
     "Acrobot-v1": ("classic", 3000),
 }
 PLANNERS = ("shooting", "cem", "mppi", "gradient", "tree")
-SPIN = 6.0  # radians a second
+SPIN, DECISIONS = 6.0, 100  # radians a second; length of an episode
+WISHES = (("hang", 0, -1.0, "cosine of the angle"), ("spin", 2, SPIN, "radians a second"))
 DRAWS = 9999
 
 
@@ -86,77 +86,86 @@ def rows_of(env: str, agent: Dreamer, episodes: int) -> list[dict[str, Any]]:
     return rows
 
 
-def spinning(obs: dict[str, jax.Array], actions: Any, new: dict[str, jax.Array]) -> jax.Array:
-    """Another task for the pendulum: turn at `SPIN` radians a second; `[N]`, 0 at best."""
-    return -((next(iter(new.values()))[:, 2] - SPIN) ** 2) / SPIN**2
+def spinning(obs: Any, actions: Any, new: Any) -> Any:
+    """Turn at `SPIN` radians a second: `[N]`, 0 at best, -1 for standing still."""
+    return -((_only(new)[..., 2] - SPIN) ** 2) / SPIN**2
+
+
+def hanging(obs: Any, actions: Any, new: Any) -> Any:
+    """Hang still, where the run was rewarded for standing: `[N]`, 0 at best, -1 for standing."""
+    return -((_only(new)[..., 0] + 1) ** 2) / 4 - (_only(new)[..., 2] / 8) ** 2
+
+
+def _only(obs: Any) -> Any:
+    """The one array of an observation: cosine, sine and radians a second."""
+    return next(iter(obs.values()))
 
 
 def swapped(agent: Dreamer, episodes: int) -> list[dict[str, Any]]:
-    """Angular velocities of the pendulum for the rewards of `spinning`, all else as it was trained."""
-    import gymnasium as gym
-
-    rows = []
-    for name, options in {
-        "policy": {"planner": "none"},
-        "mppi, rewards of the run": {"planner": "mppi"},
-        "mppi, rewards swapped": {"planner": "mppi:horizon=15,guided=0", "reward_fn": spinning},
-        "cem, rewards swapped": {"planner": "cem:horizon=15,guided=0", "reward_fn": spinning},
-    }.items():
-        speeds = []
-        for episode in range(episodes):
-            env = gym.make("Pendulum-v1")
-            obs, state, taken = env.reset(seed=1000 + episode)[0], None, []
-            for _ in range(100):
-                action, state = agent.predict(obs, state, deterministic=True, **options)
-                for _ in range(agent.config.env.action_repeat):
-                    obs = env.step(action)[0]
-                taken.append(float(obs[2]))
-            speeds.append(taken)
-        reward = -((np.array(speeds) - SPIN) ** 2) / SPIN**2
-        row = {
-            "name": name,
-            "return": float(reward.sum(1).mean()),
-            "std": float(reward.sum(1).std()),
-            "speeds": speeds,
+    """Other rewards for the pendulum, all else as it was trained: what is observed `[E, T, 3]`, and returns."""
+    rows: list[dict[str, Any]] = []
+    for wish, reward in {"hang": hanging, "spin": spinning}.items():
+        ways: dict[str, dict[str, Any]] = {
+            "policy": {"planner": "none"},
+            "mppi, rewards of the run": {"planner": "mppi"},
+            "mppi, rewards swapped": {"planner": "mppi:horizon=15,guided=0", "reward_fn": reward},
+            "cem, rewards swapped": {"planner": "cem:horizon=15,guided=0", "reward_fn": reward},
         }
-        rows.append(row)
-        print(f"spin: {name:26} return {row['return']:8.1f}", flush=True)
+        for name, options in ways.items():
+            seen = np.array([played(agent, 1000 + episode, options) for episode in range(episodes)])
+            total = reward({}, {}, {"obs": seen}).sum(1)
+            rows.append({"wish": wish, "name": name, "return": float(total.mean()), "std": float(total.std())})
+            rows[-1]["seen"] = seen.round(3).tolist()
+            print(f"{wish}: {name:26} return {total.mean():8.1f}", flush=True)
     return rows
 
 
+def played(agent: Dreamer, seed: int, options: dict[str, Any]) -> list[list[float]]:
+    """What is observed in one episode, `[T, 3]`."""
+    import gymnasium as gym
+
+    env = gym.make("Pendulum-v1")
+    obs, state, seen = env.reset(seed=seed)[0], None, []
+    for _ in range(DECISIONS):
+        action, state = agent.predict(obs, state, deterministic=True, **options)
+        for _ in range(agent.config.env.action_repeat):
+            obs = env.step(action)[0]
+        seen.append(obs.tolist())
+    return seen
+
+
 def draw(content: dict[str, Any]) -> None:
-    """Returns and times by task; angular velocities where rewards were swapped."""
+    """Returns and times by task; what the pendulum does where rewards were swapped."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(TASKS), figsize=(4 * len(TASKS), 3.4), layout="constrained")
+    names = list(dict.fromkeys(row["name"] for row in content["tasks"]))
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(4 * len(TASKS), 3.6), layout="constrained")
     for axis, env in zip(axes, TASKS, strict=True):
-        rows = [row for row in content["tasks"] if row["task"] == env]
-        for row in rows:
-            error = np.std(row["returns"]) / np.sqrt(len(row["returns"]))
-            axis.errorbar(row["ms"], row["mean"], 2 * error, fmt="o", label=row["name"])
-        axis.set_xscale("log")
-        axis.set_title(f"{env}, after {TASKS[env][1]:,} env steps", fontsize=10)
-        axis.set_xlabel("milliseconds of a decision")
+        for row in (row for row in content["tasks"] if row["task"] == env):
+            error = 2 * np.std(row["returns"]) / np.sqrt(len(row["returns"]))
+            axis.errorbar(row["ms"], row["mean"], error, fmt="o", color=f"C{names.index(row['name'])}")
+        axis.set(xscale="log", xlim=(0.7, 200), xlabel="milliseconds of a decision")
+        axis.set_title(f"{env}, after {content['steps'][env]:,} env steps", fontsize=10)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("return, mean and two standard errors")
-    handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    axes[0].set_ylabel("return, two standard errors")
+    marks = [plt.Line2D([], [], ls="", marker="o", color=f"C{index}") for index in range(len(names))]
+    figure.legend(marks, names, loc="outside lower center", ncols=len(names), fontsize=8)
     figure.savefig(RESULTS.with_suffix(".png"), dpi=120)
 
-    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    for row in content["swap"]:
-        speeds = np.array(row["speeds"])
-        axis.plot(np.median(speeds, 0), label=row["name"])
-        axis.fill_between(range(speeds.shape[1]), *np.quantile(speeds, [0.25, 0.75], 0), alpha=0.2)
-    axis.axhline(SPIN, color="black", lw=1, ls=":", label="asked for")
-    axis.set_xlabel("decision")
-    axis.set_ylabel("radians a second")
-    axis.set_title("Pendulum asked to spin: median and middle half over episodes", fontsize=10)
-    axis.legend(fontsize=8)
-    axis.grid(alpha=0.3)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for axis, (wish, part, asked, said) in zip(axes, WISHES, strict=True):
+        for row in (row for row in content["swap"] if row["wish"] == wish):
+            seen = np.array(row["seen"])[..., part]
+            axis.plot(np.median(seen, 0), label=row["name"])
+            axis.fill_between(range(seen.shape[1]), *np.quantile(seen, [0.25, 0.75], 0), alpha=0.2)
+        axis.axhline(asked, color="black", lw=1, ls=":", label="asked for")
+        axis.set(xlabel="decision", ylabel=said)
+        axis.set_title(f"Asked to {wish}: median and middle half over episodes", fontsize=10)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
     figure.savefig(RESULTS.with_name("reward_swap.png"), dpi=120)
 
 
@@ -164,12 +173,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "benchmarks" / "planners")
     parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--only-swap", action="store_true", help="Keep the rows of the three tasks as they are.")
     given = parser.parse_args()
     agents = {env: trained(env, given.runs) for env in TASKS}
+    kept = json.loads(RESULTS.read_text())["tasks"] if given.only_swap else None
+    tasks = kept or [row for env, agent in agents.items() for row in rows_of(env, agent, given.episodes)]
     content: dict[str, Any] = {
         "episodes": given.episodes,
         "steps": {env: steps for env, (_, steps) in TASKS.items()},
-        "tasks": [row for env, agent in agents.items() for row in rows_of(env, agent, given.episodes)],
+        "tasks": tasks,
         "swap": swapped(agents["Pendulum-v1"], given.episodes),
         "command": "python -m benchmarks.trained_planners",
         "provenance": provenance(),
