@@ -103,8 +103,14 @@ def same_values(held: dict[str, Any], asked: dict[str, Any]) -> bool:
 
 
 def hash_of(values: dict[str, Any]) -> str:
-    """The first letters of a hash over them."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    """The first letters of a hash over those that are not a default of ours: what a later version adds to the
+    configuration, and leaves as it was, changes no hash.
+    """
+    defaults = json.loads(json.dumps(flatten(to_dict(Config())), default=str))
+    before = {key: value for key, value in BEFORE.items() if "optimizer.learning_rate" in values}
+    kept = {key: value for key, value in (before | values).items() if key not in GONE}
+    special = {key: value for key, value in kept.items() if key not in defaults or defaults[key] != value}
+    return hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _finished(job: Job) -> Finished | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dreamer_agent.bench.benchmark import METHODS, Benchmark, Task
-from dreamer_agent.bench.finished import Finished, same_values, values_of
+from dreamer_agent.bench.finished import Finished, hash_of, same_values, values_of
 from dreamer_agent.bench.jobs import Job
 from dreamer_agent.files import write_text
 from dreamer_agent.statistics import Episodes
@@ -75,4 +75,5 @@ def _read(path: Path, task: Task, episodes: int) -> Finished:
     arrays = {name: np.array(values["episodes"][name], float) for name in Episodes._fields}
     if len({array.shape for array in arrays.values()}) != 1 or arrays["steps"].ndim != 1:
         raise ValueError("episodes of different numbers")
+    facts["config_hash"] = hash_of(facts["values"])  # as this version has it
     return Finished(Job(task, method, seed, "", episodes), Episodes(**arrays), facts)

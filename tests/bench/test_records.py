@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_agent.bench.benchmark import Benchmark, Task, with_settings
-from dreamer_agent.bench.finished import finished_of, same_values, values_of
+from dreamer_agent.bench.finished import finished_of, hash_of, same_values, values_of
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.records import keep, recorded
 from dreamer_agent.bench.report import write_report
@@ -117,3 +117,12 @@ def test_where_the_environments_were_stepped_is_no_other_run() -> None:
     asked = values_of(POLE)
     assert same_values({**asked, "env.isolate": True}, asked)
     assert values_of(dataclasses.replace(POLE, overrides={"env": {"processes": 2}})) == asked
+
+
+def test_a_value_that_is_new_since_a_run_changes_no_hash() -> None:
+    values = {"replay.ratio": 64.0, "optimizer.learning_rate": 7e-4}
+    assert hash_of(values) == hash_of(values | {"optimizer.average": 1.0})  # what was done before there was one
+    assert hash_of(values) != hash_of(values | {"optimizer.average": 500.0})
+    assert hash_of(values) == hash_of(values | {"behaviour.planner": "", "model.cell": "block_gru"})
+    assert hash_of(values) != hash_of(values | {"model.cell": "gru"})
+    assert hash_of({"learning_rate": 1e-3}) != hash_of({"learning_rate": 1e-4})  # of a baseline
