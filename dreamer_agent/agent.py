@@ -34,8 +34,9 @@ from dreamer_agent.planning import (
     restarted,
     seen_reward,
 )
-from dreamer_agent.specs import Specs
+from dreamer_agent.specs import Specs, is_mask
 from dreamer_agent.world_model import (
+    BARLOW,
     Actions,
     Batch,
     Latent,
@@ -43,8 +44,12 @@ from dreamer_agent.world_model import (
     Losses,
     WorldModel,
     drop_context,
+    fresh_scales,
+    harmonised,
     imagine,
     observed_legal,
+    price,
+    sigmas,
     zero_actions,
 )
 
@@ -52,9 +57,9 @@ Array = jax.Array
 Metrics = dict[str, Array]
 HYPER = (  # the numbers of a configuration that `AgentState.hyper` is made of: data, not compiled in
     "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",
-    "behaviour.slow_critic_rate", "loss.cont", "loss.dynamics", "loss.free_nats", "loss.policy",
-    "loss.reconstruction", "loss.replay_value", "loss.representation", "loss.reward", "loss.value",
-    "optimizer.average", "optimizer.learning_rate", "optimizer.warmup",
+    "behaviour.slow_critic_rate", "loss.barlow", "loss.cont", "loss.dynamics", "loss.free_nats",
+    "loss.policy", "loss.reconstruction", "loss.redundancy", "loss.replay_value", "loss.representation",
+    "loss.reward", "loss.value", "optimizer.average", "optimizer.learning_rate", "optimizer.warmup",
 )  # fmt: skip
 ACTING = ("encoder", "rssm", "actor")  # the parameters that the policy acts with
 PLANNING = (*ACTING, "reward", "critic")  # and those that a planner does, beside heads that not every model has
@@ -127,7 +132,7 @@ class Agent:
                 1.0 - 1.0 / config.behaviour.discount_horizon
             ),
             ActorCritic.create(act_specs, config.model, dtype),
-            optim.make_optimizer(config.optimizer),
+            optim.make_optimizer(config.optimizer, ("decoder",) if config.model.decoder_free else ()),
             planner_of(config.behaviour.planner),
         )
 
@@ -145,6 +150,8 @@ class Agent:
             )
         if found is None:
             return self.policy_alone
+        if reward_fn is not None:
+            self.model.needed_decoder()
         return dataclasses.replace(self, planner=found, reward_fn=reward_fn)
 
     @cached_property
@@ -165,6 +172,8 @@ class Agent:
         model_key, nets_key, state_key = jax.random.split(key, 3)
         features = self.model.rssm.initial(1).features
         params = self.model.init(model_key) | self.nets.init(nets_key, features)
+        if self.config.loss.harmony:
+            params["harmony"] = fresh_scales()
         return AgentState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -276,7 +285,10 @@ class Agent:
                 self.nets, params, state.slow_critic, latents, drop_context(batch),
                 first_return.reshape(shape), gamma, hyper["lambda"], rules,
             )  # fmt: skip
-        return weighted_sum(losses, hyper["scales"]), (losses, norm, latents, metrics | more)
+        if not self.config.loss.harmony:
+            return weighted_sum(losses, hyper["scales"]), (losses, norm, latents, metrics | more)
+        total = weighted_sum(losses, harmonised(hyper["scales"], params["harmony"])) + price(params["harmony"])
+        return total, (losses, norm, latents, metrics | more | sigmas(params["harmony"]))
 
     def _apply(self, state: AgentState, gradients: Params, norm: PercentileRange) -> tuple[AgentState, Metrics]:
         """The optimiser step and the moving averages that follow it."""
@@ -318,7 +330,10 @@ def weighted_sum(losses: Losses, scales: dict[str, Array]) -> Array:
 def hyper_parameters(config: Config, obs_specs: Specs) -> dict[str, Any]:
     """The shape-free numbers of `config` as float32 scalars; they enter `update` as data."""
     loss, behaviour, optimizer = config.loss, config.behaviour, config.optimizer
-    scales = {f"rec/{key}": loss.reconstruction for key in obs_specs}
+    shown = [key for key in obs_specs if config.model.probe or is_mask(key)]
+    scales = {f"rec/{key}": loss.reconstruction for key in shown}
+    if config.model.decoder_free:
+        scales |= dict(zip(BARLOW, (loss.barlow, loss.barlow * loss.redundancy), strict=True))
     scales["reward"] = loss.reward
     if config.model.continue_head:
         scales["continue"] = loss.cont

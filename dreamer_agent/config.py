@@ -71,6 +71,10 @@ class ModelConfig:
     reconstruction: Literal["squared", "gaussian"] = (
         "squared"  # squared error, of images in [0, 1]; or that of a normal distribution with unit variance
     )
+    decoder_free: bool = False  # learn from the redundancy reduction of R2-Dreamer instead of reconstruction
+    probe: bool = (
+        True  # decoder-free: still train a decoder, which the model does not learn from, to be looked at
+    )
     reward_clip: Literal["none", "tanh"] = "none"  # what the reward head and all returns see of a reward
     continue_head: bool = True  # off: every step goes on, with the discount alone
     continue_layers: int = 0  # of the continue head; 0: head_layers
@@ -87,9 +91,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Scales of the losses, and the free bits. All enter the update as data."""
+    """Scales of the losses, and the free bits. All numbers enter the update as data."""
 
     reconstruction: float = 1.0  # each observation key
+    barlow: float = 0.05  # of a decoder-free model
+    redundancy: float = 5e-4  # share of the squared correlations off the diagonal in it
     reward: float = 1.0
     cont: float = 1.0  # the continue head
     dynamics: float = 1.0  # KL that trains the prior
@@ -99,6 +105,7 @@ class LossConfig:
     replay_value: float = 0.3
     free_nats: float = 1.0  # KL below which neither KL loss is paid
     free_nats_of: Literal["step", "mean"] = "step"  # the KL of every step, or its mean over the batch (V1, V2)
+    harmony: bool = False  # learn the scales of observation, reward and dynamics (HarmonyDream)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ def check_limits(config: Any) -> None:
     for name, share in shares.items():
         if not 0 <= share < 1:
             raise ConfigError(f"{name}={share:g} is a share: it should be at least 0 and less than 1.")
+    if not model.probe and not model.decoder_free:
+        raise ConfigError(
+            "model.probe=false leaves out the decoder, which this model learns from: set model.decoder_free=true "
+            "as well."
+        )
     if config.behaviour.action_noise < 0:
         raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
     if model.bins < 3 or model.bins % 2 == 0:

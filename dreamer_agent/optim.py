@@ -17,24 +17,29 @@ Array = jax.Array
 GROUPS = ("model", "actor", "critic")
 
 
-def group_of(name: str) -> str:
-    """The one of `GROUPS` that the network `name` is part of."""
-    return name if name in GROUPS else "model"
+def group_of(name: str, apart: tuple[str, ...] = ()) -> str:
+    """The one of `GROUPS` that the network `name` is part of; those `apart` are their own."""
+    return name if name in (*GROUPS, *apart) else "model"
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The one that `config.name` names; it gives the direction of descent with unit learning rate."""
-    return three_adams(config) if config.name == "adam" else laprop(config)
+def make_optimizer(config: OptimizerConfig, apart: tuple[str, ...] = ()) -> optax.GradientTransformation:
+    """The one that `config.name` names; it gives the direction of descent with unit learning rate.
+
+    The networks `apart` share no clip with others: how large their gradients are says nothing to these.
+    """
+    return three_adams(config, apart) if config.name == "adam" else laprop(config)
 
 
 def clip_per_tensor(clip: float, min_norm: float = 1e-3) -> optax.GradientTransformation:
     """g / max(1, |g| / (clip max(min_norm, |p|))) with the norms of whole tensors.
 
     Adaptive gradient clipping (Brock et al., arXiv 2102.06171) by tensor; optax's `adaptive_grad_clip`
-    works by output unit.
+    works by output unit. Scalars, the learned scales of losses, pass: their size means nothing.
     """
 
     def scale(gradient: Array, parameter: Array) -> Array:
+        if parameter.ndim == 0:
+            return gradient
         limit = clip * jnp.maximum(min_norm, jnp.linalg.norm(parameter.ravel()))
         return gradient / jnp.maximum(1.0, jnp.linalg.norm(gradient.ravel()) / limit)
 
@@ -58,8 +63,11 @@ def laprop(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
-def three_adams(config: OptimizerConfig) -> optax.GradientTransformation:
-    """An Adam for each of `GROUPS`, behind a clip of the norm of all gradients of that group (V1, V2)."""
+def three_adams(config: OptimizerConfig, apart: tuple[str, ...] = ()) -> optax.GradientTransformation:
+    """An Adam for each of `GROUPS`, behind a clip of the norm of all gradients of that group (V1, V2).
+
+    So have the networks `apart`.
+    """
 
     def adam() -> optax.GradientTransformation:
         return optax.chain(
@@ -68,9 +76,9 @@ def three_adams(config: OptimizerConfig) -> optax.GradientTransformation:
         )
 
     def labels(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: group_of(path[0].key), params)
+        return jax.tree_util.tree_map_with_path(lambda path, _: group_of(path[0].key, apart), params)
 
-    return optax.partition({group: adam() for group in GROUPS}, labels)
+    return optax.partition({group: adam() for group in (*GROUPS, *apart)}, labels)
 
 
 def descend(config: OptimizerConfig, params: Any, updates: Any, rate: Array, warmup: Array, step: Array) -> Any:

@@ -13,8 +13,10 @@ import numpy as np
 from dreamer_agent import ops
 from dreamer_agent.config import ModelConfig
 from dreamer_agent.distributions import Bernoulli, Certain, Number, Prediction, TwoHot, number
+from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Head, Net, Params, Style, from_linen
 from dreamer_agent.specs import Specs, is_mask, masked_actions
+from dreamer_agent.world_model.barlow import BARLOW, Projector, barlow_losses
 from dreamer_agent.world_model.decoder import make_decoder, reconstruction
 from dreamer_agent.world_model.encoder import Observation, make_encoder
 from dreamer_agent.world_model.latent import Latent, encode_actions, zero_actions
@@ -32,12 +34,13 @@ class WorldModel:
     """Encoder, RSSM, decoder, reward and continue heads, and the spaces they were built for.
 
     Where the environment masks actions, `mask` predicts the masks for imagination. Without a continue head every
-    step goes on with the discount `gamma`.
+    step goes on with the discount `gamma`. A decoder-free model has a `projector`, and a decoder only if it is to
+    be looked at.
     """
 
     encoder: Net
     rssm: RSSM
-    decoder: Net
+    decoder: Net | None
     reward: Net
     cont: Net | None
     mask: MaskPredictor | None
@@ -48,6 +51,7 @@ class WorldModel:
     dtype: Any
     free_nats_of: str = "step"
     gamma: Any = None
+    projector: Net | None = None
 
     @classmethod
     def create(
@@ -60,7 +64,7 @@ class WorldModel:
         return cls(
             encoder=make_encoder(obs_specs, config, dtype),
             rssm=RSSM.create(config, dtype),
-            decoder=make_decoder({k: s for k, s in obs_specs.items() if not is_mask(k)}, config, dtype),
+            decoder=make_decoder(without_masks(obs_specs), config, dtype) if config.probe else None,
             reward=from_linen(Head(features=config.bins if config.twohot else 1, scale=0.0, **head)),
             cont=from_linen(Head(**goes_on)) if config.continue_head else None,
             mask=MaskPredictor.create(act_specs, head) if masked_actions(obs_specs, act_specs) else None,
@@ -70,6 +74,7 @@ class WorldModel:
             config=config,
             dtype=dtype,
             free_nats_of=free_nats_of,
+            projector=from_linen(Projector(dtype)) if config.decoder_free else None,
         )
 
     def discounting(self, gamma: Any) -> WorldModel:
@@ -93,9 +98,13 @@ class WorldModel:
         params = {
             "encoder": encoder,
             "rssm": self.rssm.init(keys[1], action, jnp.zeros(token.shape, token.dtype)),
-            "decoder": self.decoder.init(keys[2], latent),
-            "reward": self.reward.init(keys[3], latent.features),
         }
+        if self.decoder is not None:
+            params["decoder"] = self.decoder.init(keys[2], latent)
+        params["reward"] = self.reward.init(keys[3], latent.features)
+        if self.projector is not None:
+            own_key = jax.random.fold_in(key, 1)  # the other networks start as they would without it
+            params["projector"] = self.projector.init(own_key, latent.features, jnp.zeros(token.shape))
         if self.cont is not None:
             params["cont"] = self.cont.init(keys[4], latent.features)
         if self.mask is not None:
@@ -113,11 +122,26 @@ class WorldModel:
         return Bernoulli(self.cont.apply(params["cont"], features)[..., 0])
 
     def reconstruct(self, params: Params, latent: Latent) -> dict[str, Prediction]:
-        """A prediction of every observation key from latents `[..., ...]`."""
-        decoded = reconstruction(self.obs_specs, self.decoder.apply(params["decoder"], latent), self.config)
-        if self.mask is None:
-            return decoded
-        return {**decoded, **self.mask.predict(params["mask"], latent.features)}
+        """A prediction of every observation key from latents `[..., ...]`; `ConfigError` without a decoder."""
+        return self.decode(params, latent) | self.predict_masks(params, latent)
+
+    def decode(self, params: Params, latent: Latent) -> dict[str, Prediction]:
+        """`reconstruct` without the masks."""
+        raw = self.needed_decoder().apply(params["decoder"], latent)
+        return reconstruction(self.obs_specs, raw, self.config)
+
+    def predict_masks(self, params: Params, latent: Latent) -> dict[str, Prediction]:
+        """A prediction of every mask, if there are any."""
+        return {} if self.mask is None else self.mask.predict(params["mask"], latent.features)
+
+    def needed_decoder(self) -> Net:
+        """The decoder; `ConfigError` if there is none."""
+        if self.decoder is None:
+            raise ConfigError(
+                "This model was trained with model.probe=false and cannot show what it imagines: train it with "
+                "model.probe=true, which adds a decoder that it does not learn from."
+            )
+        return self.decoder
 
     def imagined_legal(self, params: Params, features: Array) -> LegalActions:
         """The actions that are probably legal at `features` `[..., F]`; None where nothing is masked."""
@@ -133,13 +157,18 @@ class WorldModel:
 
     def observe(self, params: Params, batch: Batch, key: Array, parts: int = 1) -> tuple[Latent, Array]:
         """Posterior latents and logits `[B, T, ...]` of a batch `[B, C + T, ...]`; see `RSSM.observe`."""
+        return self._observe(params, batch, key, parts)[:2]
+
+    def _observe(self, params: Params, batch: Batch, key: Array, parts: int) -> tuple[Latent, Array, Array]:
+        """As `observe`, with the tokens `[B, T, E]`."""
         stored = jax.tree.map(lambda x: x[:, CONTEXT - 1], batch["latent"])
         start = self.rssm.kind.unpack(stored, self.dtype)
         previous = jax.tree.map(lambda x: x[:, CONTEXT - 1 : -1], batch["action"])
         trained = drop_context(batch)
         tokens = self.encoder.apply(params["encoder"], trained["obs"])
         actions = encode_actions(self.act_specs, previous, self.dtype)
-        return self.rssm.observe(params["rssm"], key, start, actions, tokens, trained["is_first"], parts)
+        observed = self.rssm.observe(params["rssm"], key, start, actions, tokens, trained["is_first"], parts)
+        return *observed, tokens
 
     def loss(
         self, params: Params, batch: Batch, key: Array, free_nats: Array, gamma: Array, parts: int = 1
@@ -148,23 +177,35 @@ class WorldModel:
 
         `parts` as of `RSSM.observe`.
         """
-        latents, logits = self.observe(params, batch, key, parts)
+        latents, logits, tokens = self._observe(params, batch, key, parts)
         shape = logits.shape[:2]
         # Heads run on plain matrices `[B * T, F]`; see `behaviour.losses.flatten_rows`.
         rows, row_logits, data = jax.tree.map(
             lambda x: x.reshape(-1, *x.shape[2:]), (latents, logits, drop_context(batch))
         )
         features = rows.features
-        losses = {
-            f"rec/{key}": prediction.loss(data["obs"][key])
-            for key, prediction in self.reconstruct(params, rows).items()
-        }
+        losses = self.reconstruction_losses(params, rows, data["obs"])
+        if self.projector is not None:
+            told = self.projector.apply(params["projector"], features, tokens.reshape(len(features), -1))
+            both = barlow_losses(told, tokens.reshape(len(features), -1))
+            losses |= {key: jnp.full(len(features), value) for key, value in zip(BARLOW, both, strict=True)}
         losses["reward"] = self.predict_reward(params, features).loss(data["reward"])
         target = (1.0 - data["is_terminal"]) * gamma
         if isinstance(goes_on := self.predict_continue(params, features), Bernoulli):
             losses["continue"] = goes_on.loss(target)
         kl, metrics = self.kl_losses(params, rows, row_logits, free_nats)
         return {key: value.reshape(shape) for key, value in (losses | kl).items()}, latents, metrics
+
+    def reconstruction_losses(self, params: Params, rows: Latent, obs: Observation) -> Losses:
+        """`rec/<key>` `[N]` of every observation. That of a decoder-free model trains the decoder alone; masks,
+        which imagination needs, train the model in any case.
+        """
+        predictions: dict[str, Prediction] = {}
+        if self.decoder is not None:
+            free = self.config.decoder_free
+            predictions = self.decode(params, jax.lax.stop_gradient(rows) if free else rows)
+        predictions |= self.predict_masks(params, rows)
+        return {f"rec/{key}": prediction.loss(obs[key]) for key, prediction in predictions.items()}
 
     def kl_losses(
         self, params: Params, latents: Latent, logits: Array, free_nats: Array
@@ -194,6 +235,11 @@ class WorldModel:
         if self.free_nats_of == "step":
             return jnp.maximum(kl, free_nats)
         return jnp.broadcast_to(jnp.maximum(kl.mean(), free_nats), kl.shape)
+
+
+def without_masks(specs: Specs) -> Specs:
+    """Those that a decoder shows."""
+    return {key: spec for key, spec in specs.items() if not is_mask(key)}
 
 
 def drop_context(batch: Batch) -> Batch:
