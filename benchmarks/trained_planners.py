@@ -102,7 +102,7 @@ def _only(obs: Any) -> Any:
 
 
 def swapped(agent: Dreamer, episodes: int) -> list[dict[str, Any]]:
-    """Other rewards for the pendulum, all else as it was trained: what is observed `[E, T, 3]`, and returns."""
+    """Other rewards for the pendulum, all else as it was trained: what it does, and its return."""
     rows: list[dict[str, Any]] = []
     for wish, reward in {"hang": hanging, "spin": spinning}.items():
         ways: dict[str, dict[str, Any]] = {
@@ -115,9 +115,17 @@ def swapped(agent: Dreamer, episodes: int) -> list[dict[str, Any]]:
             seen = np.array([played(agent, 1000 + episode, options) for episode in range(episodes)])
             total = reward({}, {}, {"obs": seen}).sum(1)
             rows.append({"wish": wish, "name": name, "return": float(total.mean()), "std": float(total.std())})
-            rows[-1]["seen"] = seen.round(3).tolist()
+            rows[-1] |= seen_in_short(wish, seen)
             print(f"{wish}: {name:26} return {total.mean():8.1f}", flush=True)
     return rows
+
+
+def seen_in_short(wish: str, seen: np.ndarray) -> dict[str, Any]:
+    """Of observations `[E, T, 3]` the number that the wish is about: quartiles `[3, T]`, and the end by episode."""
+    part = next(part for name, part, _, _ in WISHES if name == wish)
+    quartiles = np.quantile(seen[..., part], [0.25, 0.5, 0.75], 0)
+    last = np.median(seen[:, -DECISIONS // 5 :, part], 1)
+    return {"quartiles": quartiles.round(3).tolist(), "end": last.round(3).tolist()}
 
 
 def played(agent: Dreamer, seed: int, options: dict[str, Any]) -> list[list[float]]:
@@ -156,11 +164,11 @@ def draw(content: dict[str, Any]) -> None:
     figure.savefig(RESULTS.with_suffix(".png"), dpi=120)
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for axis, (wish, part, asked, said) in zip(axes, WISHES, strict=True):
+    for axis, (wish, _, asked, said) in zip(axes, WISHES, strict=True):
         for row in (row for row in content["swap"] if row["wish"] == wish):
-            seen = np.array(row["seen"])[..., part]
-            axis.plot(np.median(seen, 0), label=row["name"])
-            axis.fill_between(range(seen.shape[1]), *np.quantile(seen, [0.25, 0.75], 0), alpha=0.2)
+            low, middle, high = row["quartiles"]
+            axis.plot(middle, label=row["name"])
+            axis.fill_between(range(len(middle)), low, high, alpha=0.2)
         axis.axhline(asked, color="black", lw=1, ls=":", label="asked for")
         axis.set(xlabel="decision", ylabel=said)
         axis.set_title(f"Asked to {wish}: median and middle half over episodes", fontsize=10)
