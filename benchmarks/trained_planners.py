@@ -121,7 +121,7 @@ def swapped(agent: Dreamer, episodes: int) -> list[dict[str, Any]]:
 
 
 def seen_in_short(wish: str, seen: np.ndarray) -> dict[str, Any]:
-    """Of observations `[E, T, 3]` the number that the wish is about: quartiles `[3, T]`, and the end by episode."""
+    """Of observations `[E, T, 3]` the number that counts: quartiles `[3, T]`, and the end of each episode."""
     part = next(part for name, part, _, _ in WISHES if name == wish)
     quartiles = np.quantile(seen[..., part], [0.25, 0.5, 0.75], 0)
     last = np.median(seen[:, -DECISIONS // 5 :, part], 1)
