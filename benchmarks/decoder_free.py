@@ -123,8 +123,13 @@ def main() -> None:
             name = f"{way}-{seed}"
             folder = asked.runs / name.replace(" ", "_").replace(",", "")
             results.setdefault("learning", {})[name] = learned(way, seed, asked.steps, folder)
+            write(results)
+    write(results)
+
+
+def write(results: dict[str, Any]) -> None:
+    """What there is so far."""
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
