@@ -31,15 +31,11 @@ class EnvConfig:
     num_envs: int = 4  # environments stepped together
     action_repeat: int = 1  # env.step calls for one action; their rewards are summed
     kwargs: Mapping[str, Any] = field(default_factory=dict)  # handed to the environment's constructor
-    route: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # observation key -> image, onehot, vector; else by rule
+    route: Mapping[str, Any] = field(default_factory=dict)  # observation key -> image, onehot, vector; or by rule
     processes: int = 0  # processes over which the environments are spread, to step at the same time; 0: this one
     ray: str = ""  # a cluster of Ray whose machines have them: "auto", HOST:PORT or "local"; empty: this machine
     timeout: float = 60.0  # seconds that an environment there may take for an answer, the first one five times
-    max_faults: int = (
-        5  # faults in a row of one environment that are mended by a restart; 0: the first one ends the run
-    )
+    max_faults: int = 5  # faults in a row of one environment that a restart mends; 0: the first ends the run
 
 
 @dataclass(frozen=True)
@@ -68,9 +64,7 @@ class ModelConfig:
     activation: Literal["silu", "elu", "relu"] = "silu"  # of all layers but the block GRU's own
     norm: Literal["rms", "layer", "none"] = "rms"  # before the activation, of the same layers
     prior_layers: int = 2  # layers from h to the prior of z
-    reconstruction: Literal["squared", "gaussian"] = (
-        "squared"  # squared error, of images in [0, 1]; or that of a normal distribution with unit variance
-    )
+    reconstruction: Literal["squared", "gaussian"] = "squared"  # error, of images in [0, 1]; or a unit normal's
     decoder_free: bool = False  # learn from the redundancy reduction of R2-Dreamer instead of reconstruction
     probe: bool = (
         True  # decoder-free: still train a decoder, which the model does not learn from, to be looked at
