@@ -46,7 +46,9 @@ class Line:
     def __init__(self, act_specs, reward=lambda s: s):
         self.act_specs, self.reward = act_specs, reward
         self.rssm = SimpleNamespace(
-            imagine_step=lambda w, key, latent, action: Point(latent.at + (action * w).sum(-1, keepdims=True))
+            imagine_step=lambda w, key, latent, action, heat: Point(
+                latent.at + (action * w).sum(-1, keepdims=True)
+            )
         )
 
     def predict_reward(self, params, features):
