@@ -194,7 +194,7 @@ def test_a_run_is_evaluated_by_any_planner(run: Path) -> None:
     mppi = agent.evaluate(2, planner="mppi:samples=16,elites=4,iterations=1,horizon=2")
     assert mppi.policy == "mppi" and len(mppi.returns) == 2
     said = CliRunner().invoke(app, ["evaluate", str(run), "--episodes", "1", "--planner", "shooting:samples=4"])
-    assert said.exit_code == 0 and "shooting actions" in said.output
+    assert said.exit_code == 0 and "shooting actions" in " ".join(said.output.split())
     wrong = CliRunner().invoke(app, ["evaluate", str(run), "--planner", "shoot"])
     assert "Unknown planner 'shoot'" in str(wrong.exception)
 
