@@ -51,11 +51,7 @@ class BlockGRU(nn.Module):
         x = BlockLinear(width, self.blocks, self.dtype, name="mix")(blocks, shared)
         x = nn.silu(RMSNorm(blocks=True, name="mix_norm")(x))
         gates = BlockLinear(3 * width, self.blocks, self.dtype, name="gates")(x)
-        # Each block holds its three gates side by side.
-        reset, candidate, update = jnp.split(gates, 3, -1)
-        candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
-        update = nn.sigmoid(update - 1.0)  # biased towards keeping h
-        return join_blocks(update * candidate + (1 - update) * blocks)
+        return join_blocks(gated(gates, blocks))  # each block holds its three gates side by side
 
 
 class NormGRU(nn.Module):
@@ -71,10 +67,7 @@ class NormGRU(nn.Module):
         x = Activated(self.hidden, self.dtype, self.style, name="embed")(jnp.concatenate([stoch, action], -1))
         both = jnp.concatenate([x, deter], -1)
         gates = LayerNorm(name="gates_norm")(Linear(3 * deter.shape[-1], dtype=self.dtype, name="gates")(both))
-        reset, candidate, update = jnp.split(gates, 3, -1)
-        candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
-        update = nn.sigmoid(update - 1.0)  # biased towards keeping h
-        return update * candidate + (1 - update) * deter
+        return gated(gates, deter)
 
 
 class GRU(nn.Module):
@@ -90,6 +83,14 @@ class GRU(nn.Module):
         x = Activated(self.hidden, self.dtype, self.style, name="embed")(jnp.concatenate([stoch, action], -1))
         cell = nn.GRUCell(deter.shape[-1], kernel_init=truncated_normal(), dtype=self.dtype, name="cell")
         return cell(deter, x)[0]
+
+
+def gated(gates: Array, deter: Array) -> Array:
+    """h' from h `[..., D]` and its gates `[..., 3 D]`: reset, candidate and update (V2, V3)."""
+    reset, candidate, update = jnp.split(gates, 3, -1)
+    candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
+    update = nn.sigmoid(update - 1.0)  # biased towards keeping h
+    return update * candidate + (1 - update) * deter
 
 
 def make_cell(config: ModelConfig, dtype: Any) -> Net:
