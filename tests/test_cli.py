@@ -154,3 +154,12 @@ def test_what_may_not_be_allowed_is_said(tmp_path) -> None:
 
     with pytest.raises(ConfigError, match=r"'model\.units' .* cannot be changed.*replay\.ratio"):
         run_directory.check(tmp_path, load_config(), allow=["model.units"])
+
+
+def test_a_report_has_horizons_instead_of_a_length() -> None:
+    from typer.testing import CliRunner
+
+    from dreamer_agent import cli
+
+    said = CliRunner().invoke(cli.app, ["dream", "pretrained:cartpole", "--report", "--length", "9"])
+    assert "--horizons says how far" in str(said.exception)

@@ -1,6 +1,7 @@
 """What a user calls: the `Dreamer` class, and functions over run directories."""
 
-from dreamer_agent.api.dreamer import Dreamer, configure, default_folder
+from dreamer_agent.api.configuration import configure, default_folder
+from dreamer_agent.api.dreamer import Dreamer
 from dreamer_agent.api.dreaming import dream_env, dream_vector_env, load_dream
 from dreamer_agent.api.export import export_agent
 from dreamer_agent.api.policy import Policy

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from dreamer_agent.agent import Agent, AgentState
+from dreamer_agent.api.configuration import Overrides, configure, default_folder
 from dreamer_agent.api.export import export_agent
 from dreamer_agent.api.policy import Policy
-from dreamer_agent.api.presets import AUTO, auto_presets
+from dreamer_agent.api.presets import AUTO
 from dreamer_agent.api.reports import WINDOWS, report_envs, report_of
 from dreamer_agent.api.runs import (
     LoadedRun,
@@ -28,20 +28,16 @@ from dreamer_agent.api.runs import (
     run_folder,
     with_planner,
 )
-from dreamer_agent.config import Config, load_config, merge, parse_override, validate
+from dreamer_agent.config import merge
 from dreamer_agent.dreams import HORIZONS, DreamReport, OpenLoop
-from dreamer_agent.envs import Interface, Source, VectorEnv, source_of
+from dreamer_agent.envs import Interface, VectorEnv, source_of
 from dreamer_agent.errors import RunDirectoryError, SpaceError
 from dreamer_agent.planning import ObservedReward, Planner
-from dreamer_agent.registry import import_plugins
 from dreamer_agent.specs import specs_difference
 from dreamer_agent.training import Evaluation, Trainer, evaluate, run_directory
 from dreamer_agent.training.loop import open_trainer
-from dreamer_agent.training.mesh import divide_cpu
 from dreamer_agent.training.opening import SPACES
 from dreamer_agent.training.saving import save_as
-
-Overrides = Mapping[str, Any] | Sequence[str]
 
 
 class Dreamer:
@@ -342,68 +338,9 @@ class Dreamer:
                 )
 
 
-def configure(
-    presets: Sequence[str],
-    size: str | None,
-    overrides: Overrides,
-    fixed: Mapping[str, Any],
-    source: Source | None,
-) -> Config:
-    """The configuration of presets ("auto" is resolved by looking at the environment), size, overrides and
-    `fixed`."""
-    changes = _nested(overrides)
-    names = [name for name in presets if name != AUTO]
-    if AUTO in presets and source is not None:
-        base = merge(merge(load_config(names), changes), fixed)
-        import_plugins(base.plugins)
-        divide_cpu(devices=base.mesh.data * base.mesh.fsdp)  # before JAX is asked what device there is
-        env = source.make(base.env, source.borrowed or 1)
-        try:
-            names = [*auto_presets(env.obs_specs), *names]
-        finally:
-            env.close()
-    config = load_config([*names, *([f"size/{size}"] if size else [])])
-    config = validate(merge(merge(config, changes), fixed))
-    if config.init_from:
-        config = dataclasses.replace(config, init_from=str(run_folder(config.init_from)))
-    return config
-
-
-def default_folder(config: Config) -> Path:
-    """runs/ENV-SEED, in letters that any file system and shell takes."""
-    return Path("runs") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', config.env.id)}-{config.seed}"
-
-
 def _unused(folder: Path) -> Path:
     """`folder`, with a number behind it where it exists."""
     number, name = 2, folder.name
     while folder.exists():
         folder, number = folder.with_name(f"{name}-{number}"), number + 1
     return folder
-
-
-def _nested(overrides: Overrides) -> dict[str, Any]:
-    """Overrides in any of their forms as nested dicts."""
-    out: dict[str, Any] = {}
-    if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            _put(out, key.split("."), value)
-    else:
-        for text in [overrides] if isinstance(overrides, str) else overrides:
-            _update(out, parse_override(text))
-    return out
-
-
-def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    nested = value
-    for part in reversed(path):
-        nested = {part: nested}
-    _update(tree, nested)
-
-
-def _update(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
-            _update(tree[key], value)
-        else:
-            tree[key] = dict(value) if isinstance(value, Mapping) else value

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.api.dreamer import default_folder
+from dreamer_agent.api.configuration import default_folder
 from dreamer_agent.api.runs import enable_compilation_cache
 from dreamer_agent.config import Config, merge, validate
 from dreamer_agent.errors import ConfigError

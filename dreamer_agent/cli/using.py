@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from dreamer_agent.cli.options import Planner, Run, app
-
-if TYPE_CHECKING:
-    pass
+from dreamer_agent.errors import ConfigError
 
 
 @app.command()
@@ -70,6 +68,8 @@ def dream(
     from dreamer_agent import plots
 
     if report:
+        if length is not None:
+            raise ConfigError("--length is of the pictures: with --report, --horizons says how far is imagined.")
         plots.show_report(run, windows, horizons, observed)
         return
     for path in plots.plot_dream(run, length, sequences, observed):
