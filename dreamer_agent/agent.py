@@ -6,22 +6,28 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dreamer_agent import optim
 from dreamer_agent.behaviour import (
     ActorCritic,
+    ExplorerState,
     Rules,
+    as_explorer,
     behaviour_losses,
+    explorer_losses,
     imagined_policy,
+    init_explorer,
     replay_value_loss,
 )
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.hyper import hyper_parameters, weighted_sum
 from dreamer_agent.nets import Params
 from dreamer_agent.ops import PercentileRange
 from dreamer_agent.planning import (
@@ -34,9 +40,8 @@ from dreamer_agent.planning import (
     restarted,
     seen_reward,
 )
-from dreamer_agent.specs import Specs, is_mask
+from dreamer_agent.specs import Specs
 from dreamer_agent.world_model import (
-    BARLOW,
     Actions,
     Batch,
     Latent,
@@ -55,14 +60,10 @@ from dreamer_agent.world_model import (
 
 Array = jax.Array
 Metrics = dict[str, Array]
-HYPER = (  # the numbers of a configuration that `AgentState.hyper` is made of: data, not compiled in
-    "behaviour.discount_horizon", "behaviour.entropy", "behaviour.lambda_", "behaviour.return_rate",
-    "behaviour.slow_critic_rate", "loss.barlow", "loss.cont", "loss.dynamics", "loss.free_nats",
-    "loss.policy", "loss.reconstruction", "loss.redundancy", "loss.replay_value", "loss.representation",
-    "loss.reward", "loss.value", "optimizer.average", "optimizer.learning_rate", "optimizer.warmup",
-)  # fmt: skip
 ACTING = ("encoder", "rssm", "actor")  # the parameters that the policy acts with
 PLANNING = (*ACTING, "reward", "critic")  # and those that a planner does, beside heads that not every model has
+SAMPLED, EXPLORER = 1, 2  # what `explore` is where both may act: the policy, sampled, or the explorer
+Leader = Literal["policy", "explorer", "both"]
 
 
 class Skips(NamedTuple):
@@ -84,6 +85,11 @@ class AgentState(NamedTuple):
     hyper: dict[str, Any]  # learning rate, entropy, loss scales, ...: data, so that they may vary under vmap
     key: Array
     skips: Skips
+    explorer: ExplorerState | tuple[()] = ()  # of a run that has one
+
+    def named(self) -> dict[str, Any]:
+        """The fields that there are, by name."""
+        return {name: value for name, value in self._asdict().items() if name != "explorer" or value}
 
 
 class ActState(NamedTuple):
@@ -113,6 +119,7 @@ class Agent:
     """The networks and sizes of one configuration; holds no arrays that change.
 
     The policy acts, or else `planner`, which tries actions in the world model for its rewards or `reward_fn`'s.
+    Of a run with an explorer, that may be the `leader` instead, or whoever `collector` says.
     """
 
     config: Config
@@ -121,6 +128,7 @@ class Agent:
     optimizer: optax.GradientTransformation
     planner: Planner | None = None
     reward_fn: ObservedReward | None = None
+    leader: Leader = "policy"
 
     @classmethod
     def create(cls, config: Config, obs_specs: Specs, act_specs: Specs) -> Agent:
@@ -132,16 +140,21 @@ class Agent:
                 1.0 - 1.0 / config.behaviour.discount_horizon
             ),
             ActorCritic.create(act_specs, config.model, dtype),
-            optim.make_optimizer(config.optimizer, ("decoder",) if config.model.decoder_free else ()),
+            optim.make_optimizer(config.optimizer, _apart(config)),
             planner_of(config.behaviour.planner),
+            leader="both" if config.behaviour.explore_steps else "policy",
         )
 
     def planned_by(self, planner: str | Planner | None, reward_fn: ObservedReward | None = None) -> Agent:
         """The same agent, but with this `planner` to act; see `planning.planner_of`, which also knows "none".
 
+        "explorer" is the explorer of a run that has one, in the place of its policy.
+
         With `reward_fn(observation, actions, next observation)`, of decoded observations `[N, ...]` by key, it
         acts for these rewards `[N]`, without the critic's values, which belong to the old ones.
         """
+        if planner == "explorer" and reward_fn is None:
+            return self._explorer_alone
         found = planner_of(planner)
         if found is None and reward_fn is not None:
             raise ConfigError(
@@ -152,19 +165,32 @@ class Agent:
             return self.policy_alone
         if reward_fn is not None:
             self.model.needed_decoder()
-        return dataclasses.replace(self, planner=found, reward_fn=reward_fn)
+        return dataclasses.replace(self, planner=found, reward_fn=reward_fn, leader="policy")
 
     @cached_property
     def policy_alone(self) -> Agent:
         """The same agent with its policy to act."""
-        return self if self.planner is None else dataclasses.replace(self, planner=None, reward_fn=None)
+        if self.planner is None and self.leader == "policy":
+            return self
+        return dataclasses.replace(self, planner=None, reward_fn=None, leader="policy")
+
+    @cached_property
+    def _explorer_alone(self) -> Agent:
+        if not self.config.behaviour.explore_steps:
+            raise ConfigError(
+                "This run has no explorer to act: train it with model.ensemble=8 and behaviour.explore_steps=N."
+            )
+        return dataclasses.replace(self, planner=None, reward_fn=None, leader="explorer")
 
     @property
     def acting(self) -> tuple[str, ...]:
         """The parameters that `act` needs, by name."""
         if self.planner is None:
-            return ACTING
-        wanted = {"cont": self.model.cont, "mask": self.model.mask, "decoder": self.reward_fn}
+            return ACTING if self.leader == "policy" else (*ACTING, "explorer_actor")
+        wanted = {
+            "cont": self.model.cont, "mask": self.model.mask, "decoder": self.reward_fn,
+            "ensemble": self.model.ensemble,
+        }  # fmt: skip
         return (*PLANNING, *(name for name, part in wanted.items() if part is not None))
 
     def init(self, key: Array) -> AgentState:
@@ -174,6 +200,10 @@ class Agent:
         params = self.model.init(model_key) | self.nets.init(nets_key, features)
         if self.config.loss.harmony:
             params["harmony"] = fresh_scales()
+        explorer: ExplorerState | tuple[()] = ()
+        if self.config.behaviour.explore_steps:
+            params |= init_explorer(self.nets, jax.random.fold_in(nets_key, 1), features)
+            explorer = ExplorerState.begin(params)
         return AgentState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -184,6 +214,7 @@ class Agent:
             hyper=hyper_parameters(self.config, self.model.obs_specs),
             key=state_key,
             skips=Skips(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
+            explorer=explorer,
         )
 
     def init_act(self, num_envs: int) -> ActState:
@@ -200,9 +231,9 @@ class Agent:
     ) -> ActState:  # fmt: skip
         """See `obs` `[E, ...]` and choose actions: sampled if the scalar `explore` is true, else the mode.
 
-        What a planner chooses is taken as it is, or, to explore, with noise (`planning.explored`). Only `legal`
-        actions are chosen, by default those that the observation tells. The returned latent is the one to store
-        with the step.
+        What a planner chooses is taken as it is, or, to explore, with noise (`planning.explored`). Where both may
+        lead, `explore` is what `collector` says, or 0. Only `legal` actions are chosen, by default those that the
+        observation tells. The returned latent is the one to store with the step.
         """
         latent_key, action_key = jax.random.split(key)
         latent = self.model.observe_step(params, latent_key, carry.latent, carry.action, obs, is_first)
@@ -216,7 +247,7 @@ class Agent:
         self, params: Params, key: Array, latent: Latent, plan: Any, explore: Array, legal: LegalActions = None
     ) -> tuple[Actions, Any]:
         """Actions at `latent` `[E, ...]`, and the plan to go on from; else as `act`."""
-        policy = self.nets.policy(params["actor"], latent.features, legal)
+        policy = self.nets.policy(self._actor(params, explore), latent.features, legal)
         if self.planner is None:
             tried = policy.explore(key, self.config.behaviour.action_noise)
             action = jax.tree.map(lambda a, b: jnp.where(explore, a, b.astype(a.dtype)), tried, policy.mode())
@@ -226,6 +257,22 @@ class Agent:
         action, plan = self.planner.plan(model, params, plan_key, latent, plan, legal)
         noise = jnp.where(explore, self.config.behaviour.planner_noise, 0.0)
         return explored(model.specs, noise_key, action, policy, noise), plan
+
+    def collector(self, env_steps: Any) -> Any:
+        """Who collects experience after so many `env_steps` of a run, as `explore` of `act`."""
+        if self.leader != "both":
+            return np.bool_(True)
+        where = jnp.where if isinstance(env_steps, jax.Array) else np.where
+        return where(env_steps < self.config.behaviour.explore_steps, EXPLORER, SAMPLED).astype(np.int32)
+
+    def _actor(self, params: Params, explore: Array) -> Params:
+        """The parameters of whoever leads."""
+        if self.leader == "policy":
+            return params["actor"]
+        explorer = as_explorer(params)["actor"]
+        if self.leader == "explorer":
+            return explorer
+        return jax.tree.map(lambda a, b: jnp.where(explore == EXPLORER, a, b), explorer, params["actor"])
 
     def _planned_in(self, params: Params) -> Model:
         """What the planner tries actions in."""
@@ -244,10 +291,10 @@ class Agent:
         the latents are not to be kept.
         """
         keys = jax.random.split(jax.random.fold_in(state.key, state.step))
-        (loss, (losses, norm, latents, metrics)), gradients = jax.value_and_grad(
+        (loss, (losses, (norm, explorer), latents, metrics)), gradients = jax.value_and_grad(
             lambda params: self._loss(division.gather(params), state, batch, keys, division.parts), has_aux=True
         )(state.params)
-        applied, norms = self._apply(state, gradients, norm)
+        applied, norms = self._apply(state._replace(norm=norm, explorer=explorer), gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norms["optimizer/gradient_norm"])
         metrics |= norms | {f"loss/{key}": value.mean() for key, value in losses.items()}
         metrics = {key: jnp.where(finite, value, jnp.nan) for key, value in metrics.items()}
@@ -256,8 +303,8 @@ class Agent:
 
     def _loss(
         self, params: Params, state: AgentState, batch: Batch, keys: Array, parts: int
-    ) -> tuple[Array, tuple[Losses, PercentileRange, Latent, Metrics]]:
-        """The weighted sum of all losses, as the paper orders them."""
+    ) -> tuple[Array, tuple[Losses, tuple[PercentileRange, Any], Latent, Metrics]]:
+        """The weighted sum of all losses, as the paper orders them, and what changes beside the parameters."""
         hyper = state.hyper
         gamma = 1.0 - 1.0 / hyper["discount_horizon"]
         model, rules = self.model.discounting(gamma), Rules.of(self.config.behaviour, self.model.act_specs)
@@ -285,24 +332,41 @@ class Agent:
                 self.nets, params, state.slow_critic, latents, drop_context(batch),
                 first_return.reshape(shape), gamma, hyper["lambda"], rules,
             )  # fmt: skip
-        if not self.config.loss.harmony:
-            return weighted_sum(losses, hyper["scales"]), (losses, norm, latents, metrics | more)
-        total = weighted_sum(losses, harmonised(hyper["scales"], params["harmony"])) + price(params["harmony"])
-        return total, (losses, norm, latents, metrics | more | sigmas(params["harmony"]))
+        # The explorer, from rollouts of its own.
+        metrics, explorer = metrics | more, state.explorer
+        if isinstance(explorer, ExplorerState):
+            explored_, explorer, more = explorer_losses(
+                model, self.nets, params, explorer, starts, jax.random.fold_in(keys[1], 1), hyper,
+                self.config.behaviour, parts, rules,
+            )  # fmt: skip
+            losses |= {key: value.reshape(shape) for key, value in explored_.items()}
+            metrics |= more
 
-    def _apply(self, state: AgentState, gradients: Params, norm: PercentileRange) -> tuple[AgentState, Metrics]:
+        changed = norm, explorer
+        if not self.config.loss.harmony:
+            return weighted_sum(losses, hyper["scales"]), (losses, changed, latents, metrics)
+        total = weighted_sum(losses, harmonised(hyper["scales"], params["harmony"])) + price(params["harmony"])
+        return total, (losses, changed, latents, metrics | sigmas(params["harmony"]))
+
+    def _apply(self, state: AgentState, gradients: Params) -> tuple[AgentState, Metrics]:
         """The optimiser step and the moving averages that follow it."""
         hyper = state.hyper
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.params)
         rate = optim.warmed_up(hyper["learning_rate"], hyper["warmup"], state.step)
         params = optim.descend(self.config.optimizer, state.params, updates, rate, hyper["warmup"], state.step)
         follow = optim.slow_rate(hyper["slow_critic_rate"], self.config.behaviour.slow_critic_every, state.step)
-        slow = optax.incremental_update(params["critic"], state.slow_critic, follow)
+        slow, explorer = optax.incremental_update(params["critic"], state.slow_critic, follow), state.explorer
+        if isinstance(explorer, ExplorerState):
+            critic = as_explorer(params)["critic"]
+            explorer = explorer._replace(
+                slow_critic=optax.incremental_update(critic, explorer.slow_critic, follow)
+            )
         weight = optim.average_weight(hyper["average"], state.step)
         average = optax.incremental_update(params, state.average, weight)
         new = state._replace(
-            step=state.step + 1, params=params, slow_critic=slow, average=average, optimizer=optimizer, norm=norm
-        )
+            step=state.step + 1, params=params, slow_critic=slow, average=average, optimizer=optimizer,
+            explorer=explorer,
+        )  # fmt: skip
         return new, {"optimizer/gradient_norm": optax.global_norm(gradients), "optimizer/rate": rate}
 
 
@@ -314,46 +378,15 @@ def _unless_skipped(finite: Array, applied: AgentState, before: AgentState) -> A
     return chosen._replace(step=applied.step, skips=skips)
 
 
-def weighted_sum(losses: Losses, scales: dict[str, Array]) -> Array:
-    """The scalar to minimise. The names of losses and scales must be the same."""
-    if set(losses) != set(scales):
-        raise ValueError(
-            f"Every loss needs a scale: without one are {sorted(set(losses) - set(scales))}, "
-            f"without a loss {sorted(set(scales) - set(losses))}."
-        )
-    shapes = {key: value.shape for key, value in losses.items()}
-    if len(set(shapes.values())) != 1:
-        raise ValueError(f"Every loss should have the shape [B, T]; got {shapes}.")
-    return sum(losses[key].mean() * scales[key] for key in losses)  # type: ignore[return-value]
-
-
-def hyper_parameters(config: Config, obs_specs: Specs) -> dict[str, Any]:
-    """The shape-free numbers of `config` as float32 scalars; they enter `update` as data."""
-    loss, behaviour, optimizer = config.loss, config.behaviour, config.optimizer
-    shown = [key for key in obs_specs if config.model.probe or is_mask(key)]
-    scales = {f"rec/{key}": loss.reconstruction for key in shown}
-    if config.model.decoder_free:
-        scales |= dict(zip(BARLOW, (loss.barlow, loss.barlow * loss.redundancy), strict=True))
-    scales["reward"] = loss.reward
-    if config.model.continue_head:
-        scales["continue"] = loss.cont
-    scales |= {"dyn": loss.dynamics, "rep": loss.representation}
-    scales |= {"policy": loss.policy, "value": loss.value}
-    if behaviour.replay_value_loss:
-        scales["repval"] = loss.replay_value
-    numbers = {
-        "average": optimizer.average,
-        "learning_rate": optimizer.learning_rate,
-        "warmup": optimizer.warmup,
-        "entropy": behaviour.entropy,
-        "lambda": behaviour.lambda_,
-        "discount_horizon": behaviour.discount_horizon,
-        "slow_critic_rate": behaviour.slow_critic_rate,
-        "return_rate": behaviour.return_rate,
-        "free_nats": loss.free_nats,
-        "scales": scales,
+def _apart(config: Config) -> tuple[str, ...]:
+    """The networks that the model and the policy learn nothing from."""
+    there = {
+        "decoder": config.model.decoder_free,
+        "ensemble": config.model.ensemble,
+        "explorer_actor": config.behaviour.explore_steps,
+        "explorer_critic": config.behaviour.explore_steps,
     }
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), numbers)
+    return tuple(name for name, wanted in there.items() if wanted)
 
 
 def compute_dtype(precision: str) -> Any:

@@ -7,8 +7,6 @@ A configuration is `Config()` plus presets (YAML files in `configs/`, data only)
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ import yaml
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.files import write_text
 from dreamer_agent.limits import check_limits
+from dreamer_agent.values import keys_of, merged, nearest, parse_override, to_dict
 
 RENAMED = {"env.isolate": "processes"}  # what older versions called otherwise
 
@@ -66,6 +65,7 @@ class ModelConfig:
     prior_layers: int = 2  # layers from h to the prior of z
     reconstruction: Literal["squared", "gaussian"] = "squared"  # error, of images in [0, 1]; or a unit normal's
     decoder_free: bool = False  # learn from the redundancy reduction of R2-Dreamer instead of reconstruction
+    ensemble: int = 0  # priors beside the one, whose disagreement is the model's doubt (Plan2Explore); 0: none
     probe: bool = (
         True  # decoder-free: still train a decoder, which the model does not learn from, to be looked at
     )
@@ -123,6 +123,8 @@ class BehaviourConfig:
     )
     slow_critic_every: int = 1  # updates between two steps of the slow critic
     action_noise: float = 0.0  # in training: std added to actions in [-1, 1], or share of random choices (V1)
+    explore_steps: int = 0  # env steps that an explorer collects, from the first one, which goes after doubt
+    explore_reward: float = 0.0  # what it makes of the predicted reward, beside doubt in units of its mean
     planner: str = ""  # acts instead of the policy: mppi, cem, shooting, gradient, tree, or your own
     planner_noise: float = 0.3  # of its actions in training: standard deviation; of classes the policy's share
 
@@ -223,49 +225,7 @@ def load_config(presets: Iterable[str] = (), overrides: Iterable[str] = ()) -> C
 
 def merge(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     """`config` (any of the dataclasses above) with the nested `changes` applied and checked."""
-    hints = typing.get_type_hints(type(config))
-    values: dict[str, Any] = {}
-    for key, value in changes.items():
-        path = f"{prefix}{key}"
-        if key not in hints:
-            raise ConfigError(_unknown_key(path, config, prefix))
-        current = getattr(config, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"'{path}' is a group of values, got {value!r}: set one, {path}.NAME=VALUE.")
-            values[key] = merge(current, value, f"{path}.")
-        else:
-            values[key] = _checked(path, value, hints[key])
-            if isinstance(current, Mapping):
-                values[key] = {**current, **values[key]}
-    return dataclasses.replace(config, **values)
-
-
-def parse_override(text: str) -> dict[str, Any]:
-    """`a.b=value` as `{"a": {"b": value}}`; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"An override has the form key=value, such as replay.ratio=64; got '{text}'.")
-    try:
-        nested: Any = yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The value of '{text}' is not plain YAML: quote it, or mend its brackets.") from error
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return nested
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The configuration as nested plain values, for YAML."""
-    return {entry.name: _plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted keys."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return out
+    return merged(config, changes, _unknown_key, prefix)
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -321,7 +281,7 @@ def find_preset(name: str) -> Path:
             raise ConfigError(f"There is no preset file '{name}': check the path.")
         return path
     if name not in preset_names():
-        raise ConfigError(f"Unknown preset '{name}'{_nearest(name, preset_names())}")
+        raise ConfigError(f"Unknown preset '{name}'{nearest(name, preset_names())}")
     return presets_folder() / f"{name}.yaml"
 
 
@@ -331,42 +291,9 @@ def validate(config: Config) -> Config:
     return config
 
 
-def _checked(path: str, value: Any, hint: Any) -> Any:
-    """`value` as the type `hint` of the field `path`."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in args:
-            return value
-        raise ConfigError(f"'{path}' takes one of {', '.join(map(str, args))}; got {value!r}.")
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_checked(path, item, args[0]) for item in value)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        if isinstance(value, Mapping):
-            return dict(value)
-    elif hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-4 as a string
-        except ValueError:
-            pass
-    elif hint is int and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            if float(value) == int(float(value)):
-                return int(float(value))
-        except (ValueError, OverflowError):
-            pass
-    elif hint in (str, bool) and isinstance(value, hint):
-        return value
-    expected = getattr(hint, "__name__", str(hint)) + (", written [a, b]" if origin is tuple else "")
-    raise ConfigError(f"'{path}' takes a value of type {expected}; got {value!r}.")
-
-
-def _plain(value: Any) -> Any:
-    """`value` with dicts for dataclasses and mappings, and lists for tuples."""
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def all_keys() -> list[str]:
+    """Every key of a configuration, dotted."""
+    return keys_of(Config())
 
 
 def _unknown_key(path: str, config: Any, prefix: str) -> str:
@@ -375,25 +302,4 @@ def _unknown_key(path: str, config: Any, prefix: str) -> str:
     everywhere = known + [key for key in all_keys() if key not in known]
     name = path.rsplit(".", 1)[-1]
     same_name = [key for key in everywhere if key.rsplit(".", 1)[-1] == RENAMED.get(path, name)]
-    return f"Unknown configuration key '{path}'{_nearest(path, everywhere, same_name)}"
-
-
-def all_keys(config: Any = None, prefix: str = "") -> list[str]:
-    """Every key of the configuration, dotted."""
-    keys: list[str] = []
-    config = Config() if config is None else config
-    for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        if dataclasses.is_dataclass(value):
-            keys += all_keys(value, f"{prefix}{entry.name}.")
-        else:
-            keys.append(f"{prefix}{entry.name}")
-    return keys
-
-
-def _nearest(name: str, known: list[str], first: Iterable[str] = ()) -> str:
-    """ ": did you mean X or Y?" for the nearest neighbours of `name`."""
-    close = list(dict.fromkeys([*first, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)]))[:3]
-    if close:
-        return f": did you mean {' or '.join(close)}?"
-    return f": known are {', '.join(known)}."
+    return f"Unknown configuration key '{path}'{nearest(path, everywhere, same_name)}"

@@ -49,6 +49,22 @@ def check_limits(config: Any) -> None:
             "model.probe=false leaves out the decoder, which this model learns from: set model.decoder_free=true "
             "as well."
         )
+    if model.ensemble < 0 or model.ensemble == 1:
+        raise ConfigError(
+            f"model.ensemble={model.ensemble} cannot disagree: set it to at least 2 (8 is usual), or 0 for none."
+        )
+    if config.behaviour.explore_steps and not model.ensemble:
+        raise ConfigError(
+            f"behaviour.explore_steps={config.behaviour.explore_steps} goes after what the model does not know, "
+            "which takes an ensemble to tell: set model.ensemble=8 as well."
+        )
+    if config.behaviour.explore_steps and config.behaviour.planner:
+        raise ConfigError(
+            f"behaviour.explore_steps has an explorer collect, behaviour.planner={config.behaviour.planner} a "
+            "planner: leave one of them out."
+        )
+    if config.behaviour.explore_steps < 0:
+        raise ConfigError(f"behaviour.explore_steps={config.behaviour.explore_steps} should be at least 0.")
     if config.behaviour.action_noise < 0:
         raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
     if model.bins < 3 or model.bins % 2 == 0:

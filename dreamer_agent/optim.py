@@ -87,6 +87,7 @@ def descend(config: OptimizerConfig, params: Any, updates: Any, rate: Array, war
     These are warmed up, too. Weight decay takes its share of the parameters as they were, whatever the rate (V2).
     """
     own = {"actor": config.actor_learning_rate, "critic": config.critic_learning_rate}
+    own |= {f"explorer_{name}": rate for name, rate in own.items()}
 
     def moved(name: str) -> Any:
         pace = warmed_up(jnp.float32(own[name]), warmup, step) if own.get(name) else rate

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_agent.agent import Agent, weighted_sum
+from dreamer_agent.agent import Agent
 from dreamer_agent.distributions import Number
+from dreamer_agent.hyper import weighted_sum
 from dreamer_agent.specs import ArraySpec
 from tests.compiling import quick_jit
 from tests.conftest import Learner, random_batch, small_config

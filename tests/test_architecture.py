@@ -16,13 +16,14 @@ import dreamer_agent
 PACKAGE = Path(dreamer_agent.__file__).parent
 
 LEAVES = {  # anyone may import these
-    "errors", "specs", "config", "limits", "registry", "compiling", "files", "interrupt", "version",
+    "errors", "specs", "config", "values", "limits", "registry", "compiling", "files", "interrupt", "version",
     "ray_connection",
 }  # fmt: skip
 SUPPLIERS = {"replay", "envs"}  # they import nothing but the leaves
 ORDER = [
-    {"ops"}, {"distributions"}, {"nets"}, {"world_model"}, {"behaviour", "optim"}, {"planning"}, {"agent"},
-    {"statistics"}, {"training", "dreams"}, {"api"}, {"plots", "launch"}, {"sweeps", "bench", "play"}, {"cli"},
+    {"ops"}, {"distributions"}, {"nets"}, {"world_model"}, {"behaviour", "optim", "hyper"}, {"planning"},
+    {"agent"}, {"statistics"}, {"training", "dreams"}, {"api"}, {"plots", "launch"}, {"sweeps", "bench", "play"},
+    {"cli"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 FROM_TRAINING_ON = RANK["training"]  # from here on a room may import the suppliers
@@ -81,7 +82,7 @@ def allowed(room: str, imported: str) -> bool:
     if room == imported or room in ENTRANCES or imported in LEAVES:
         # Leaves may not import each other in a circle.
         known = {
-            "config": {"errors", "files", "limits"}, "limits": {"errors"},
+            "config": {"errors", "files", "limits", "values"}, "limits": {"errors"}, "values": {"errors"},
             "registry": {"errors"}, "files": {"errors"},
             "ray_connection": {"errors"},
         }  # fmt: skip

@@ -14,15 +14,14 @@ from dreamer_agent.config import (
     all_keys,
     find_preset,
     load_config,
-    parse_override,
     preset_names,
     presets_folder,
     read_config,
     read_yaml,
     save_config,
-    to_dict,
 )
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.values import parse_override, to_dict
 
 
 def error_of(run: Any) -> str:

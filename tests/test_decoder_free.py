@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamer_agent.agent import Agent, hyper_parameters
+from dreamer_agent.agent import Agent
 from dreamer_agent.config import load_config
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.hyper import hyper_parameters
 from dreamer_agent.optim import clip_per_tensor, make_optimizer
 from dreamer_agent.specs import ArraySpec
 from tests.conftest import Learner, random_batch, small_config

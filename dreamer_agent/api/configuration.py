@@ -10,10 +10,11 @@ from typing import Any
 
 from dreamer_agent.api.presets import AUTO, auto_presets
 from dreamer_agent.api.runs import run_folder
-from dreamer_agent.config import Config, load_config, merge, parse_override, validate
+from dreamer_agent.config import Config, load_config, merge, validate
 from dreamer_agent.envs import Source
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.training.mesh import divide_cpu
+from dreamer_agent.values import parse_override
 
 Overrides = Mapping[str, Any] | Sequence[str]
 

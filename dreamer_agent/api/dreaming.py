@@ -48,6 +48,7 @@ def load_dream(
     default where there is one), or of first observations of episodes ("reset": those in the replay, else of the
     environment, which is reset for them); or after first observations that are given, a batch `[S, ...]` of the
     observation space. `settings` are those of `Dream`: horizon, temperature, ends, observe, doubt, most_doubt.
+    Doubt is, if not given, the disagreement of the model's ensemble in nats, where it has one.
     Raises a `DreamerError` that says what to mend.
     """
     enable_compilation_cache()
@@ -56,6 +57,9 @@ def load_dream(
     replay = saved_replay(folder, saved, seed) if starts is None or isinstance(starts, str) else None
     starts = ("replay" if replay else "reset") if starts is None else starts
     found = _starts(saved, replay, starts, count, seed, run)
+    model = saved.agent.model
+    if model.ensemble is not None:
+        settings = {"doubt": lambda params, latent: model.doubt(params, latent.features), **settings}
     return Dream(saved.agent, saved.state.average, saved.interface, found, **settings)
 
 

@@ -19,6 +19,9 @@ Array = jax.Array
 stop = jax.lax.stop_gradient
 
 
+Reward = Callable[[Array], Array]  # of features [N, F]: what is received on arriving there, [N]
+
+
 class Imagined(NamedTuple):
     """What the heads say along imagined trajectories, `[H, N]` each; nothing here carries a gradient."""
 
@@ -29,20 +32,20 @@ class Imagined(NamedTuple):
 
 def evaluate_trajectory(
     model: WorldModel, params: Params, trajectory: Trajectory, values: Array, last_value: Array, lambda_: Array,
-    parts: int = 1,
+    parts: int = 1, reward: Reward | None = None,
 ) -> Imagined:  # fmt: skip
     """Rewards and discounts along `trajectory`, and the lambda-returns that they give with the critic's `values`.
 
     `values` `[H, N]` belong to the features and `last_value` `[N]` to the last ones. The predicted continue holds
     the discount. A state counts as much as it is likely to be reached: w_t is the product of the continues up to
-    and including t. `parts` as of `flatten_rows`.
+    and including t. `parts` as of `flatten_rows`; with `reward`, that is earned instead of the predicted one.
     """
-    return along_trajectory(model, *stop((params, trajectory, values, last_value)), lambda_, parts)
+    return along_trajectory(model, *stop((params, trajectory, values, last_value)), lambda_, parts, reward)
 
 
 def along_trajectory(
     model: WorldModel, params: Params, trajectory: Trajectory, values: Array, last_value: Array, lambda_: Array,
-    parts: int = 1,
+    parts: int = 1, reward: Reward | None = None,
 ) -> Imagined:  # fmt: skip
     """`evaluate_trajectory` with every gradient there is."""
     rows = flatten_rows(trajectory.features, parts)
@@ -50,23 +53,23 @@ def along_trajectory(
     def along(head: Callable[[Array], Array]) -> Array:  # [H + 1, N]
         return jnp.concatenate([unflatten_rows(head(rows), len(values), parts), head(trajectory.last)[None]])
 
-    reward = along(lambda x: model.predict_reward(params, x).mean())
+    received = along(reward or (lambda x: model.predict_reward(params, x).mean()))
     discount = along(lambda x: model.predict_continue(params, x).prob())
     following = jnp.concatenate([values[1:], last_value[None]])
-    returns = ops.lambda_return(reward[1:].T, discount[1:].T, following.T, lambda_).T
+    returns = ops.lambda_return(received[1:].T, discount[1:].T, following.T, lambda_).T
     return Imagined(returns, values, jnp.cumprod(discount, 0)[:-1])
 
 
 def returns_of_actions(
     model: WorldModel, nets: ActorCritic, params: Params, critic: Params, trajectory: Trajectory, lambda_: Array,
-    parts: int = 1,
+    parts: int = 1, reward: Reward | None = None,
 ) -> Array:  # fmt: skip
     """Lambda-returns `[H, N]` with their gradient by the actions that led there, by nothing else (V1, eq. 7)."""
     params, critic = stop((params, critic))
     values = nets.value(critic, flatten_rows(trajectory.features, parts)).mean()
     values = unflatten_rows(values, len(trajectory.features), parts)
     last_value = nets.value(critic, trajectory.last).mean()
-    return along_trajectory(model, params, trajectory, values, last_value, lambda_, parts).returns
+    return along_trajectory(model, params, trajectory, values, last_value, lambda_, parts, reward).returns
 
 
 def actor_loss(
@@ -127,11 +130,13 @@ def replay_value_loss(
 def behaviour_losses(
     model: WorldModel, nets: ActorCritic, params: Params, slow_critic: Params, norm: ops.PercentileRange,
     trajectory: Trajectory, hyper: dict[str, Array], normalised: bool = True, parts: int = 1, rules: Rules = V3,
+    reward: Reward | None = None,
 ) -> tuple[Losses, Array, ops.PercentileRange, dict[str, Array]]:  # fmt: skip
     """Actor and critic losses `[N]` (mean over the horizon), R_0 `[N]`, the new return range, metrics.
 
     Advantages are divided by that range if `normalised`. `parts` as of `flatten_rows`. With other `rules` than
-    those of V3, the slow critic may judge, and `trajectory` may have a gradient by the actor.
+    those of V3, the slow critic may judge, and `trajectory` may have a gradient by the actor. `reward` as of
+    `evaluate_trajectory`.
     """
     horizon = len(trajectory.features)
     rows, last = stop((flatten_rows(trajectory.features, parts), trajectory.last))
@@ -142,7 +147,7 @@ def behaviour_losses(
     judge, judged = (slow_critic, slow) if rules.slow_judges else (params["critic"], value)
     last_value = nets.value(judge, last).mean()
     values = unflatten_rows(judged.detached().mean(), horizon, parts)
-    imagined = evaluate_trajectory(model, params, trajectory, values, last_value, hyper["lambda"], parts)
+    imagined = evaluate_trajectory(model, params, trajectory, values, last_value, hyper["lambda"], parts, reward)
     norm = norm.update(imagined.returns, hyper["return_rate"])
 
     legal = with_taken(model.imagined_legal(stop(params), rows), actions)
@@ -150,7 +155,7 @@ def behaviour_losses(
     scale = norm.scale if normalised else jnp.ones(())
     returns = None
     if rules.differentiable:
-        returns = returns_of_actions(model, nets, params, judge, trajectory, hyper["lambda"], parts)
+        returns = returns_of_actions(model, nets, params, judge, trajectory, hyper["lambda"], parts, reward)
     policy_loss, metrics = actor_loss(
         policy, imagined, actions, scale, hyper["entropy"], parts, rules.objective, returns
     )

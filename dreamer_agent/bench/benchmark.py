@@ -12,18 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_agent.bench.baseline_settings import METHODS as BASELINES
-from dreamer_agent.config import (
-    Config,
-    EnvConfig,
-    flatten,
-    load_config,
-    merge,
-    parse_override,
-    presets_folder,
-    read_yaml,
-    validate,
-)
+from dreamer_agent.config import Config, EnvConfig, load_config, merge, presets_folder, read_yaml, validate
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.values import flatten, parse_override
 
 OURS = "dreamer"
 LABELS = {OURS: "dreamer_agent"}

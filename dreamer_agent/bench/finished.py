@@ -13,11 +13,12 @@ import numpy as np
 
 from dreamer_agent.bench.benchmark import OURS, Task
 from dreamer_agent.bench.jobs import Job, check
-from dreamer_agent.config import Config, flatten, to_dict
+from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError, DreamerError
 from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
 from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.values import flatten, to_dict
 
 NOT_LEARNED_FROM = ("train.", "mesh.", "env.processes", "env.ray")
 HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*

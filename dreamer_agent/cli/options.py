@@ -33,7 +33,8 @@ Planner = Annotated[
     str | None,
     typer.Option(
         help="Act by planning: mppi, cem, shooting, gradient or tree, with settings behind a colon "
-        "(mppi:samples=256,horizon=8); none: by the policy (default: as in training)."
+        "(mppi:samples=256,horizon=8); none: by the policy (default: as in training); explorer: by that of "
+        "Plan2Explore."
     ),
 ]
 

@@ -10,10 +10,11 @@ import yaml
 from rich.console import Console
 
 from dreamer_agent.cli.options import Env, Overrides, Preset, Size, app, configuration
-from dreamer_agent.config import Config, all_keys, preset_names, to_dict
+from dreamer_agent.config import Config, all_keys, preset_names
 from dreamer_agent.errors import ConfigError, DreamerError, EnvironmentFault, SpaceError
 from dreamer_agent.interrupt import REQUEUE, requeued
 from dreamer_agent.registry import in_one_line
+from dreamer_agent.values import to_dict
 
 if TYPE_CHECKING:
     from dreamer_agent.envs.catalogue import Library

@@ -1,5 +1,6 @@
 """Planners over one model: random shooting, CEM, MPPI, by gradients, and tree search."""
 
+from dreamer_agent.planning.careful import Careful
 from dreamer_agent.planning.gradient import GradientPlanner
 from dreamer_agent.planning.learned import ObservedReward, learned_model, seen_reward
 from dreamer_agent.planning.model import Model, Outcome, Score, explored, restarted
@@ -13,6 +14,7 @@ __all__ = [
     "MPPI",
     "NONE",
     "PLANNERS",
+    "Careful",
     "GradientPlanner",
     "Model",
     "ObservedReward",

@@ -19,7 +19,7 @@ def learned_model(model: WorldModel, nets: ActorCritic) -> Model:
 
     The predicted continue of DreamerV3 holds the discount already. The policy keeps to the legal actions that it
     is told, or else to those that the model predicts; planners that draw actions themselves know only what they
-    are told of the first step.
+    are told of the first step. Doubt is the disagreement of the ensemble, in nats, where there is one.
     """
 
     def value(params: Params, latent: Latent) -> Array:
@@ -35,7 +35,10 @@ def learned_model(model: WorldModel, nets: ActorCritic) -> Model:
         legal = legal or model.imagined_legal(params, latent.features)
         return nets.policy(params["actor"], latent.features, legal)
 
-    return Model(nets.act_specs, step, policy, value)
+    def doubt(params: Params, latent: Latent) -> Array:
+        return model.doubt(params, latent.features)
+
+    return Model(nets.act_specs, step, policy, value, doubt if model.ensemble else None)
 
 
 def seen_reward(model: WorldModel, params: Params, reward: ObservedReward) -> RewardFn:

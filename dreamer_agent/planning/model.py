@@ -65,7 +65,10 @@ class Model:
     def doubted(self, penalty: float) -> Model:
         """This model with `penalty` times its doubt of the next state taken off every reward."""
         if self.doubt is None:
-            raise ConfigError("There is no measure of doubt in this model: give it one, Model(..., doubt=...).")
+            raise ConfigError(
+                "There is no measure of doubt in this model: train one with model.ensemble=8, or give a model of "
+                "yours a doubt, Model(..., doubt=...)."
+            )
         doubt = self.doubt
 
         def step(params: Params, key: Array, actions: Actions, state: State) -> tuple[Outcome, State]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.planning.careful import Careful
 from dreamer_agent.planning.gradient import GradientPlanner
 from dreamer_agent.planning.model import Score
 from dreamer_agent.planning.sampling import CEM, MPPI, Planner, RandomShooting
@@ -34,8 +35,9 @@ def planner_of(planner: str | Planner | None) -> Planner | None:
     """The planner called `planner`, with settings behind a colon ("mppi:samples=256,horizon=8"); what is one
     already stays as it is, and "none", "" and None are the policy alone.
 
-    `lambda_` and `terminal` are those of its `Score`. What is not set is as `SUITED` has it, which goes with a
-    learned model and its critic, else as the class has it. Raises `ConfigError` for an unknown name or setting.
+    `lambda_` and `terminal` are those of its `Score`, `doubt` that of `Careful`. What is not set is as `SUITED`
+    has it, which goes with a learned model and its critic, else as the class has it. Raises `ConfigError` for an
+    unknown name or setting.
     """
     if planner is None or planner in ("", NONE):
         return None
@@ -45,23 +47,28 @@ def planner_of(planner: str | Planner | None) -> Planner | None:
     factory = PLANNERS.get(name)
     asked = dict(_setting(planner, part) for part in text.split(",") if part)
     known = _settings_of(factory)
+    doubt = asked.pop("doubt", None)
     for key in asked:
         if known is not None and key not in known:
             raise ConfigError(
-                f"The planner '{name}' has no setting '{key}', as in '{planner}': it has {', '.join(known)}."
+                f"The planner '{name}' has no setting '{key}', as in '{planner}': it has {', '.join(known)}, "
+                "doubt."
             )
     settings = {**SUITED.get(name, {}), **asked}
     score = {key: settings.pop(key) for key in ("lambda_", "terminal") if key in settings}
     if score:
         settings["score"] = Score(**score)
     try:
-        return factory(**settings)
+        made = factory(**settings)
     except TypeError as error:
         raise ConfigError(f"The planner '{planner}' cannot be made ({error}): correct its settings.") from error
+    return made if doubt is None else Careful(made, doubt)
 
 
 def name_of(planner: Planner) -> str:
     """What a planner is called: its registered name, else that of its class."""
+    if isinstance(planner, Careful):
+        return name_of(planner.planner)
     names = [name for name, factory in PLANNERS.items() if factory is type(planner)]
     return names[0] if names else type(planner).__name__
 

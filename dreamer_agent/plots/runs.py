@@ -15,13 +15,14 @@ from dreamer_agent.api import (
     run_metrics,
     with_planner,
 )
-from dreamer_agent.config import Config, flatten, to_dict
+from dreamer_agent.config import Config
 from dreamer_agent.planning import Planner, name_of
 from dreamer_agent.plots.curves import Curve, curve, draw_panels
 from dreamer_agent.plots.dream import draw_images, draw_vectors
 from dreamer_agent.plots.frames import dream_frames, episode_frames
 from dreamer_agent.plots.video import log_picture, write_video
 from dreamer_agent.training.record import film, record_episodes
+from dreamer_agent.values import flatten, to_dict
 
 DREAM_FPS = 5.0
 NOT_LEARNING = ("seed", "train", "mesh")  # what may differ between runs of one band
@@ -85,6 +86,7 @@ def plot_episodes(
     agent, seed = with_planner(agent, planner), config.seed if seed is None else seed
     explore = explore and agent.planner is None
     policy, paths = name_of(agent.planner) if agent.planner else "sampled" if explore else "mode", []
+    policy = f"explorer_{policy}" if agent.leader == "explorer" else policy
     env, render, fps = film(config.env, seed)
     try:
         longest = config.train.eval_max_length

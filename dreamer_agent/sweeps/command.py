@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from dreamer_agent.config import flatten, parse_override, read_yaml
+from dreamer_agent.config import read_yaml
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.files import write_text
 from dreamer_agent.interrupt import REQUEUE
@@ -26,6 +26,7 @@ from dreamer_agent.sweeps.report import write_report
 from dreamer_agent.sweeps.runs import SweepRun, check_steps, runs_of
 from dreamer_agent.sweeps.split import as_programs
 from dreamer_agent.sweeps.sweep import Sweep, load_sweep
+from dreamer_agent.values import flatten, parse_override
 
 LAUNCHERS = ("local", "vmap", "slurm", "ray")
 FILE = "sweep.yaml"  # the definition beside the runs, so that `plot` finds it

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dreamer_agent.agent import HYPER, Agent
-from dreamer_agent.config import Config, flatten, to_dict
+from dreamer_agent.agent import Agent
+from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.hyper import HYPER
 from dreamer_agent.sweeps.runs import SweepRun
 from dreamer_agent.sweeps.sweep import Sweep
 from dreamer_agent.training import budget
 from dreamer_agent.training.metrics import newest_metrics
+from dreamer_agent.values import flatten, to_dict
 
 MEASURED = 4  # programs that are timed before a sweep starts
 LEARNER = 16  # bytes of a checkpoint for each parameter: itself, its average, two moments

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_agent.config import flatten
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.values import flatten
 
 Point = dict[str, Any]
 

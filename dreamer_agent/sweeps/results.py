@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_agent.config import flatten, to_dict
 from dreamer_agent.errors import DreamerError
 from dreamer_agent.files import write_text
 from dreamer_agent.launch.work import stopped_early, told
@@ -20,6 +19,7 @@ from dreamer_agent.statistics import episodes_of, mean_between
 from dreamer_agent.sweeps.runs import SweepRun
 from dreamer_agent.sweeps.sweep import SPECIAL
 from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.values import flatten, to_dict
 
 LAST = 0.1  # share of the budget whose episodes make `return_last`
 SCORES = (

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.config import Config, flatten, merge, read_config, to_dict, validate
+from dreamer_agent.config import Config, merge, read_config, validate
 from dreamer_agent.errors import ConfigError, DreamerError, MemoryBudgetError, RunDirectoryError
 from dreamer_agent.launch import worker
 from dreamer_agent.launch.work import evaluation_of
 from dreamer_agent.sweeps.found import with_found
 from dreamer_agent.sweeps.sweep import Setting, Sweep, nested
+from dreamer_agent.values import flatten, to_dict
 
 WAIT = 120.0  # seconds for a process that still saves what it has learned
 

@@ -11,19 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamer_agent.config import (
-    Config,
-    all_keys,
-    flatten,
-    load_config,
-    merge,
-    parse_override,
-    read_yaml,
-    to_dict,
-    validate,
-)
+from dreamer_agent.config import Config, all_keys, load_config, merge, read_yaml, validate
 from dreamer_agent.errors import ConfigError
 from dreamer_agent.sweeps.points import Point, points_of
+from dreamer_agent.values import flatten, parse_override, to_dict
 
 SPECIAL = ("preset", "size")  # keys of a point that are no values of the configuration
 OPEN = ("env.kwargs.", "env.route.")  # below these any key may be

@@ -78,7 +78,7 @@ class Checkpoint:
 
     def agent(self, like: AgentState) -> AgentState:
         """The learner, in the shapes of `like`."""
-        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like.named())
         if self.format < 2:
             del template["average"], template["hyper"]["average"]
         try:

@@ -143,7 +143,8 @@ class Program:
         rows: Any = old.rows  # of JAX arrays
         params = {key: loop.agent.params[key] for key in self.agent.acting}
         key = jax.random.fold_in(old.key, old.calls.astype(jnp.uint32))
-        memory = self.agent.act(params, key, old.memory, rows.obs, rows.is_first, jnp.array(True))
+        explore = jnp.asarray(self.agent.collector(old.env_steps))
+        memory = self.agent.act(params, key, old.memory, rows.obs, rows.is_first, explore)
         step = rows.stored() | {"latent": memory.latent.pack(), "action": memory.action}
         mask = None if go is None else jnp.broadcast_to(go, rows.reward.shape)
         replay = self.replay.add(loop.replay, step, mask)

@@ -44,7 +44,7 @@ class Driver:
 
     def __init__(self, agent: Agent, env: VectorEnv, seed: int, explore: bool = True):
         self.agent, self.env, self.seed = agent, env, seed
-        self.explore = np.bool_(explore)
+        self.explore = np.bool_(explore)  # for `Agent.act`
         self.key = jax.random.PRNGKey(seed)
         self.calls = 0
         self.restart()

@@ -90,5 +90,5 @@ def evaluate(
 def _acting(agent: Agent, explore: bool) -> str:
     """How actions are chosen, in a word or two."""
     if agent.planner is None:
-        return "sample" if explore else "mode"
+        return ("explorer, " if agent.leader == "explorer" else "") + ("sample" if explore else "mode")
     return name_of(agent.planner) + (" with noise" if explore else "")

@@ -20,9 +20,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from dreamer_agent.config import Config, to_dict
+from dreamer_agent.config import Config
 from dreamer_agent.errors import missing_extra
 from dreamer_agent.registry import Registry
+from dreamer_agent.values import to_dict
 
 
 class Logger(Protocol):

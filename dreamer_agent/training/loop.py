@@ -89,6 +89,7 @@ class HostTrainer(Trainer):
     def _launch(self) -> list[Launched]:
         """Hand the rows that wait to the policy, with the parameters of all updates so far."""
         with self.clock("acting"):
+            self.driver.explore = self.agent.collector(self.counters.env_steps)
             acting = {key: self.state.params[key] for key in self.agent.acting}
             acts = self.driver.launch(self.placement.whole(acting))
             if not self.config.train.overlap:

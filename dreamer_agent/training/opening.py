@@ -49,7 +49,7 @@ def introduction(config: Config, folder: Path, agent: Agent, env: VectorEnv, siz
     """Lines that say what is about to run."""
     obs = ", ".join(f"{k} {s.kind} {list(s.shape)}" for k, s in env.obs_specs.items())
     act = ", ".join(f"{k} {s.kind} {s.classes if s.classes else list(s.shape)}" for k, s in env.act_specs.items())
-    return [
+    lines = [
         f"[bold]{config.env.id}[/bold] with {config.env.num_envs} environments: observes {obs}; acts by {act}",
         f"{sizes.parameters:,} parameters on {_devices(config)} in {agent.model.dtype.name}; "
         f"replay {sizes.replay / 1e9:.3f} GB, learner about {sizes.model / 1e9:.3f} GB plus activations",
@@ -57,6 +57,10 @@ def introduction(config: Config, folder: Path, agent: Agent, env: VectorEnv, siz
         f"(ratio {config.replay.ratio:g} / batch {config.replay.batch_size} x {config.replay.batch_length}); "
         f"run directory {folder}",
     ]
+    if steps := config.behaviour.explore_steps:
+        many = "all" if steps >= config.train.steps else f"the first {steps:,}"
+        lines.append(f"an explorer collects {many} env steps, to see what the model does not know (Plan2Explore)")
+    return lines
 
 
 def _devices(config: Config) -> str:

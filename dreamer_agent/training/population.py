@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamer_agent.agent import HYPER, Agent, Skips
-from dreamer_agent.config import Config, flatten, to_dict
+from dreamer_agent.agent import Agent, Skips
+from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError, EnvironmentFault, RunDirectoryError
 from dreamer_agent.files import write_text
+from dreamer_agent.hyper import HYPER
 from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.training import budget
 from dreamer_agent.training.checkpoint import sound
@@ -35,6 +36,7 @@ from dreamer_agent.training.progress import crossed
 from dreamer_agent.training.saving import resumed
 from dreamer_agent.training.screen import Screen
 from dreamer_agent.training.startup import Startup
+from dreamer_agent.values import flatten, to_dict
 
 NOWHERE = -1  # a number of updates after which no checkpoint was written
 BESIDE = "population.json"  # in each run directory: the names of all that are trained with it

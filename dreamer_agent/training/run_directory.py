@@ -15,11 +15,12 @@ from typing import Any
 import jax
 import yaml
 
-from dreamer_agent.agent import HYPER
-from dreamer_agent.config import Config, flatten, read_config, save_config, to_dict
+from dreamer_agent.config import Config, read_config, save_config
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.files import write_text
+from dreamer_agent.hyper import HYPER
 from dreamer_agent.training.checkpoint import Checkpoint, complete
+from dreamer_agent.values import flatten, to_dict
 from dreamer_agent.version import VERSION
 
 MAY_CHANGE = (  # what a resumed run may set anew

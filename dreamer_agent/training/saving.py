@@ -30,7 +30,7 @@ def snapshot(trainer: Trainer, since: Mark | None) -> Snapshot:
     """The run as it stands, the replay as the difference to `since`; nothing of the run is changed."""
     return Snapshot(
         step=trainer.counters.env_steps,
-        agent=trainer.placement.copied(trainer.state._asdict()),
+        agent=trainer.placement.copied(trainer.state.named()),
         loop={
             "processes": trainer.processes,
             "more": trainer.more(),

@@ -46,7 +46,8 @@ def evaluate_on_the_way(trainer: Trainer) -> None:
     """
     now = trainer.counters.env_steps
     try:
-        evaluation = trainer.evaluate(explore=trainer.agent.planner is None, agent=trainer.agent)
+        planning = trainer.agent if trainer.agent.planner is not None else None
+        evaluation = trainer.evaluate(explore=planning is None, agent=planning)
     except EvaluationStoppedError:
         raise
     except Exception as error:

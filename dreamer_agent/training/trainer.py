@@ -16,10 +16,11 @@ from typing import Any, Self
 
 import jax
 
-from dreamer_agent.agent import Agent, AgentState, hyper_parameters
+from dreamer_agent.agent import Agent, AgentState
 from dreamer_agent.config import Config
 from dreamer_agent.envs import VectorEnv, make_env
 from dreamer_agent.errors import ConfigError, RunDirectoryError
+from dreamer_agent.hyper import hyper_parameters
 from dreamer_agent.interrupt import end_of, on_interrupt
 from dreamer_agent.registry import import_plugins
 from dreamer_agent.replay import Mark

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamer_agent.agent import AgentState
+from dreamer_agent.behaviour import ExplorerState
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.nets import Params
 from dreamer_agent.training.checkpoint import newest
@@ -112,7 +113,8 @@ def start_from(state: AgentState, weights: Mapping[str, np.ndarray]) -> tuple[Ag
 def with_params(state: AgentState, params: Params) -> AgentState:
     """`state` with `params`; slow critic and average are copied anew."""
     slow, average = jax.tree.map(jnp.copy, (params["critic"], params))
-    return state._replace(params=params, slow_critic=slow, average=average)
+    explorer = ExplorerState.begin(params) if state.explorer else ()
+    return state._replace(params=params, slow_critic=slow, average=average, explorer=explorer)
 
 
 def named(params: Params, arrays: bool = True) -> dict[str, Any]:

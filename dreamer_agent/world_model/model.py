@@ -19,6 +19,7 @@ from dreamer_agent.specs import Specs, is_mask, masked_actions
 from dreamer_agent.world_model.barlow import BARLOW, Projector, barlow_losses
 from dreamer_agent.world_model.decoder import make_decoder, reconstruction
 from dreamer_agent.world_model.encoder import Observation, make_encoder
+from dreamer_agent.world_model.ensemble import Ensemble
 from dreamer_agent.world_model.latent import Latent, encode_actions, zero_actions
 from dreamer_agent.world_model.mask import LegalActions, MaskPredictor
 from dreamer_agent.world_model.rssm import RSSM
@@ -35,7 +36,7 @@ class WorldModel:
 
     Where the environment masks actions, `mask` predicts the masks for imagination. Without a continue head every
     step goes on with the discount `gamma`. A decoder-free model has a `projector`, and a decoder only if it is to
-    be looked at.
+    be looked at. With an `ensemble`, the model knows its doubt.
     """
 
     encoder: Net
@@ -52,6 +53,7 @@ class WorldModel:
     free_nats_of: str = "step"
     gamma: Any = None
     projector: Net | None = None
+    ensemble: Ensemble | None = None
 
     @classmethod
     def create(
@@ -61,9 +63,10 @@ class WorldModel:
         style = Style.of(config)
         head: dict[str, Any] = dict(layers=config.head_layers, units=config.units, dtype=dtype, style=style)
         goes_on = head | {"layers": config.continue_layers or config.head_layers, "features": 1}
+        rssm = RSSM.create(config, dtype)
         return cls(
             encoder=make_encoder(obs_specs, config, dtype),
-            rssm=RSSM.create(config, dtype),
+            rssm=rssm,
             decoder=make_decoder(without_masks(obs_specs), config, dtype) if config.probe else None,
             reward=from_linen(Head(features=config.bins if config.twohot else 1, scale=0.0, **head)),
             cont=from_linen(Head(**goes_on)) if config.continue_head else None,
@@ -75,6 +78,7 @@ class WorldModel:
             dtype=dtype,
             free_nats_of=free_nats_of,
             projector=from_linen(Projector(dtype)) if config.decoder_free else None,
+            ensemble=Ensemble.create(rssm, config.ensemble) if config.ensemble else None,
         )
 
     def discounting(self, gamma: Any) -> WorldModel:
@@ -105,6 +109,8 @@ class WorldModel:
         if self.projector is not None:
             own_key = jax.random.fold_in(key, 1)  # the other networks start as they would without it
             params["projector"] = self.projector.init(own_key, latent.features, jnp.zeros(token.shape))
+        if self.ensemble is not None:
+            params["ensemble"] = self.ensemble.init(jax.random.fold_in(key, 2))
         if self.cont is not None:
             params["cont"] = self.cont.init(keys[4], latent.features)
         if self.mask is not None:
@@ -142,6 +148,18 @@ class WorldModel:
                 "model.probe=true, which adds a decoder that it does not learn from."
             )
         return self.decoder
+
+    def doubt(self, params: Params, features: Array) -> Array:
+        """How much the ensemble disagrees about what is at features `[N, F]`, in nats, `[N]`.
+
+        Raises `ConfigError` without an ensemble.
+        """
+        if self.ensemble is None:
+            raise ConfigError(
+                "This model was trained without an ensemble and has no measure of its doubt: train it with "
+                "model.ensemble=8."
+            )
+        return self.ensemble.disagreement(params["ensemble"], features)
 
     def imagined_legal(self, params: Params, features: Array) -> LegalActions:
         """The actions that are probably legal at `features` `[..., F]`; None where nothing is masked."""
@@ -193,6 +211,8 @@ class WorldModel:
         target = (1.0 - data["is_terminal"]) * gamma
         if isinstance(goes_on := self.predict_continue(params, features), Bernoulli):
             losses["continue"] = goes_on.loss(target)
+        if self.ensemble is not None:
+            losses["ensemble"] = self.ensemble.loss(params["ensemble"], rows.deter, row_logits)
         kl, metrics = self.kl_losses(params, rows, row_logits, free_nats)
         return {key: value.reshape(shape) for key, value in (losses | kl).items()}, latents, metrics
 

@@ -6,7 +6,7 @@ imagination and planning.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,19 +53,24 @@ class RSSM:
     kind: LatentKind
     config: ModelConfig
     dtype: Any
+    head: Mapping[str, Any]  # what a `LatentHead` like the prior is made of
 
     @classmethod
     def create(cls, config: ModelConfig, dtype: Any) -> RSSM:
         """The model of the given sizes, with one layer to the posterior."""
         kind, style = latent_kind(config), Style.of(config)
-        head = dict(hidden=config.hidden, stoch=config.stoch, outputs=kind.outputs, dtype=dtype, style=style)
+        head: dict[str, Any] = dict(
+            layers=config.prior_layers, hidden=config.hidden, stoch=config.stoch, outputs=kind.outputs,
+            dtype=dtype, style=style,
+        )  # fmt: skip
         return cls(
             make_cell(config, dtype),
-            from_linen(LatentHead(layers=config.prior_layers, **head)),
-            from_linen(LatentHead(layers=1, **head)),
+            from_linen(LatentHead(**head)),
+            from_linen(LatentHead(**head | {"layers": 1})),
             kind,
             config,
             dtype,
+            head,
         )
 
     def init(self, key: Array, action: Array, token: Array) -> Params:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dreamer_agent.config import Config, load_config, to_dict
+from dreamer_agent.config import Config, load_config
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.training.loggers import LOGGERS, register_logger
 from dreamer_agent.training.metrics import MetricsWriter, check_loggers, newest_metrics, read_metrics
+from dreamer_agent.values import to_dict
 
 
 def with_loggers(*names: str) -> Config:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dreamer_agent import load_run, train_population
-from dreamer_agent.agent import hyper_parameters
 from dreamer_agent.api import population_configs
-from dreamer_agent.config import Config, flatten, merge, parse_override, to_dict
+from dreamer_agent.config import Config, merge
 from dreamer_agent.errors import ConfigError
+from dreamer_agent.hyper import hyper_parameters
 from dreamer_agent.training import train
 from dreamer_agent.training.checkpoint import complete, newest
 from dreamer_agent.training.population import (
@@ -28,6 +28,7 @@ from dreamer_agent.training.population import (
     group_by_program,
 )
 from dreamer_agent.training.run_directory import load
+from dreamer_agent.values import flatten, parse_override, to_dict
 from tests.compiling import quick_jit
 from tests.conftest import Learner, random_batch
 from tests.training.device_runs import rows, scores, short, without_clock
