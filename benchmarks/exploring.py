@@ -2,9 +2,9 @@
 
     python -m benchmarks.exploring rooms --seeds 0 1 2
 
-Three ways at equal env steps and equal numbers of updates, scored by fresh episodes of the task's policy, sampled:
+Three ways at equal env steps and as many updates, scored by fresh episodes of the task's policy, sampled:
 `policy` collects by itself as ever; `explorer` never lets it act in training (zero-shot); `explorer, then policy`
-lets it act for the last part (few-shot). Runs that were cut short go on, finished ones are not repeated (in
+lets it act for the last quarter (few-shot). Runs that were cut short go on, finished ones are not repeated (in
 runs/exploring). Results go to benchmarks/results/exploring.json and exploring.png.
 """
 
@@ -41,10 +41,9 @@ class Task(NamedTuple):
     goal: float
 
 
+FAR = "env.kwargs={start: [10, 4], goal: [10, 6], time_limit: 100}"  # 28 steps, through all three doors
 TASKS = {
-    "rooms": Task(
-        "toy:rooms", "classic", 12_000, ("env.kwargs={distance: 28}", "train.eval_every=1000"), 0.0, 1.0
-    ),
+    "rooms": Task("toy:rooms", "classic", 20_000, (FAR, "replay.ratio=64", "train.eval_every=2000"), 0.0, 1.0),
     "mountain_car": Task("MountainCar-v0", "classic", 20_000, ("train.eval_every=2000",), -200.0, -110.0),
 }
 
@@ -83,8 +82,9 @@ def seen(folder: Path) -> dict[str, float]:
             values = np.floor(10 * (values - low) / np.maximum(high - low, 1e-9)).clip(0, 9)
         columns.append(values)
     reward = replay.data["reward"][held]
-    return {"observations": float(len(np.unique(np.concatenate(columns, 1), axis=0))), "best": float(reward.max()),
-            "ends": float((replay.data["is_terminal"][held]).sum())}  # fmt: skip
+    different = np.unique(np.concatenate(columns, 1), axis=0)
+    ends = replay.data["is_terminal"][held].sum()
+    return {"observations": float(len(different)), "best": float(reward.max()), "ends": float(ends)}
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:

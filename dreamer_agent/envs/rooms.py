@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -37,25 +38,34 @@ class RoomsState(NamedTuple):
 
 
 class Rooms:
-    """Four rooms with three doors; walk from a start to a goal, both drawn anew for each episode.
+    """Four rooms with three doors; walk from a start to a goal, each drawn anew for each episode.
 
     Observations "agent" and "goal" are row and column, `[2]` of 11 values each; actions are up, right, down and
     left, and into a wall nothing moves. The reward is 1 at the goal, which ends the episode (terminal);
-    `time_limit` steps cut it. With `distance` the shortest way from start to goal has that many steps, else any.
-    Raises `ConfigError` for a distance that no two cells have.
+    `time_limit` steps cut it. With `distance` the shortest way from start to goal has that many steps, else any;
+    `start` and `goal` fix them, row and column. Raises `ConfigError` for what no two cells have.
     """
 
-    def __init__(self, distance: int | None = None, time_limit: int | None = 60):
+    def __init__(
+        self, distance: int | None = None, time_limit: int | None = 60, start: Sequence[int] | None = None,
+        goal: Sequence[int] | None = None,
+    ):  # fmt: skip
         free = np.array([[cell == "." for cell in row] for row in LAYOUT])
         self.cells = np.argwhere(free).astype(np.int32)
         self.after = _neighbours(self.cells)
         self.distances = shortest_ways(self.after)
         wanted = self.distances > 0 if distance is None else self.distances == distance
-        self.pairs = np.argwhere(wanted).astype(np.int32)
-        if distance == 0 or not len(self.pairs):
+        if distance == 0 or not wanted.any():
             raise ConfigError(
                 f"No start and goal of these rooms are {distance} steps apart: ask for 1 to "
                 f"{self.distances.max()}."
+            )
+        wanted = wanted & self._at("start", start)[:, None] & self._at("goal", goal)
+        self.pairs = np.argwhere(wanted).astype(np.int32)
+        if not len(self.pairs):
+            raise ConfigError(
+                f"The start {start}, the goal {goal} and the distance {distance} do not go together: leave one "
+                "out."
             )
         place = ArraySpec("discrete", (2,), len(LAYOUT))
         self.obs_specs = {"agent": place, "goal": place}
@@ -84,6 +94,16 @@ class Rooms:
         numbers = np.full((side, side), UNREACHED, np.int32)
         numbers[tuple(self.cells.T)] = np.arange(len(self.cells))
         return jnp.asarray(numbers)[places[..., 0], places[..., 1]]
+
+    def _at(self, name: str, cell: Sequence[int] | None) -> np.ndarray:
+        """Which cells `[cells]` are meant; all, if none is given."""
+        there = [cell is None or tuple(free) == tuple(cell) for free in self.cells.tolist()]
+        found = np.array(there)
+        if not found.any():
+            raise ConfigError(
+                f"The {name} {cell} is no free cell of these rooms: give row and column, such as [10, 4]."
+            )
+        return found
 
     def _observe(self, state: RoomsState) -> dict[str, Any]:
         cells = jnp.asarray(self.cells)

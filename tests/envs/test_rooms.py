@@ -79,3 +79,27 @@ def test_the_goal_ends_an_episode_and_the_limit_cuts_it() -> None:
 def test_a_distance_that_there_is_not_is_refused(distance: int) -> None:
     with pytest.raises(ConfigError, match=rf"are {distance} steps apart: ask for 1 to \d+"):
         Rooms(distance)
+
+
+def test_start_and_goal_may_be_fixed() -> None:
+    rooms = Rooms(start=[10, 4], goal=(10, 6))
+    _, obs = jax.vmap(rooms.reset)(jax.random.split(jax.random.PRNGKey(0), 5))
+    assert obs["agent"].tolist() == [[10, 4]] * 5 and obs["goal"].tolist() == [[10, 6]] * 5
+    assert rooms.distances[tuple(rooms.pairs[0])] == 28  # through all three doors
+    assert len(Rooms(goal=[0, 0]).pairs) == 102  # from anywhere else
+    assert set(rooms.distances[tuple(Rooms(distance=5, start=[0, 0]).pairs.T)].tolist()) == {5}
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"start": [2, 11]}, "start .* is no free cell"),
+        ({"goal": [5, 0]}, "goal .* is no free cell"),
+        ({"goal": [10]}, "is no free cell"),
+        ({"start": [0, 0], "goal": [0, 0]}, "do not go together"),
+        ({"start": [0, 0], "goal": [0, 4], "distance": 5}, "do not go together"),
+    ],
+)
+def test_cells_that_there_are_not_are_refused(asked: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Rooms(**asked)
