@@ -4,7 +4,7 @@
 
 Three ways at equal env steps and as many updates, scored by fresh episodes of the task's policy, sampled:
 `policy` collects by itself as ever; `explorer` never lets it act in training (zero-shot); `explorer, then policy`
-lets it act for the last quarter (few-shot). Runs that were cut short go on, finished ones are not repeated (in
+lets it act for the last fifth (few-shot). Runs that were cut short go on, finished ones are not repeated (in
 runs/exploring). Results go to benchmarks/results/exploring.json and exploring.png.
 """
 
@@ -27,7 +27,7 @@ from dreamer_agent.training.run_directory import provenance
 
 RESULTS = Path(__file__).parent / "results" / "exploring.json"
 EPISODES = 100  # of a final score
-WAYS = {"policy": None, "explorer": 1.0, "explorer, then policy": 0.75}  # share of the steps that it collects
+WAYS = {"policy": None, "explorer": 1.0, "explorer, then policy": 0.8}  # share of the steps that it collects
 
 
 class Task(NamedTuple):
@@ -43,7 +43,7 @@ class Task(NamedTuple):
 
 FAR = "env.kwargs={start: [10, 4], goal: [10, 6], time_limit: 100}"  # 28 steps, through all three doors
 TASKS = {
-    "rooms": Task("toy:rooms", "classic", 20_000, (FAR, "replay.ratio=64", "train.eval_every=2000"), 0.0, 1.0),
+    "rooms": Task("toy:rooms", "classic", 26_000, (FAR, "replay.ratio=64", "train.eval_every=2000"), 0.0, 1.0),
     "mountain_car": Task("MountainCar-v0", "classic", 20_000, ("train.eval_every=2000",), -200.0, -110.0),
 }
 

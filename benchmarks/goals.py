@@ -3,6 +3,11 @@
     python -m benchmarks.goals                    # random moves and the shortest way
     python -m benchmarks.goals runs/toy_rooms-0   # an agent trained on toy:rooms and planners over its model, too
 
+The agent of the docs is that of
+
+    dreamer-agent train toy:rooms --preset classic env.num_envs=16 env.kwargs.relative=true replay.ratio=32 \
+        train.steps=60000
+
 Every task is one start and goal; intervals are Wilson's, 95%. --out writes the numbers as JSON.
 """
 
@@ -50,7 +55,7 @@ def shortest(rooms: Rooms) -> Chooser:
     table = jnp.asarray(rooms.solution())
 
     def choose(key: Any, memory: Any, obs: dict[str, Any], is_first: Any) -> tuple[Any, dict[str, Any]]:
-        return memory, {"action": table[rooms.cell_at(obs["agent"]), rooms.cell_at(obs["goal"])]}
+        return memory, {"action": table[rooms.cell_at(obs["agent"]), rooms.cell_at(rooms.goal_of(obs))]}
 
     return Chooser(lambda count: (), choose)
 
@@ -65,9 +70,14 @@ def acting(agent: Agent, params: Any, explore: bool) -> Chooser:
     return Chooser(agent.init_act, choose)
 
 
-def success(chooser: Chooser, distance: int, slack: int = SLACK, tasks: int = TASKS, seed: int = 0) -> Estimate:
-    """The share of `tasks` of that distance that are solved within `distance` + `slack` steps."""
-    rooms = Rooms(distance)
+def success(
+    chooser: Chooser, distance: int, slack: int = SLACK, tasks: int = TASKS, seed: int = 0, relative: bool = False
+) -> Estimate:
+    """The share of `tasks` of that distance that are solved within `distance` + `slack` steps.
+
+    `relative` as of `Rooms`: what is observed.
+    """
+    rooms = Rooms(distance, relative=relative)
     key, reset_key = jax.random.split(jax.random.PRNGKey(seed))
 
     def step(carry: Any, inputs: Any) -> tuple[Any, None]:
@@ -88,15 +98,16 @@ def success(chooser: Chooser, distance: int, slack: int = SLACK, tasks: int = TA
     return Estimate(float(done.mean()), float(interval.low), float(interval.high))
 
 
-def choosers(run: str | None) -> dict[str, Chooser]:
-    """All that are compared, by name."""
-    out = {"random": at_random(), "shortest way": shortest(Rooms())}
+def choosers(run: str | None) -> tuple[dict[str, Chooser], bool]:
+    """All that are compared, by name, and whether they see the goal from where they are (`Rooms.relative`)."""
+    out = {"random moves": at_random(), "the shortest way": shortest(Rooms())}
     if run is None:
-        return out
-    agent, state, _ = load_run(run)
-    params = state.average
+        return out, False
+    agent, state, config = load_run(run)
+    params, relative = state.average, bool(config.env.kwargs.get("relative"))
+    out["the shortest way"] = shortest(Rooms(relative=relative))
     out |= {"policy, sampled": acting(agent, params, True), "policy, likeliest": acting(agent, params, False)}
-    return out | {planner: acting(agent.planned_by(planner), params, False) for planner in PLANNERS}
+    return out | {planner: acting(agent.planned_by(planner), params, False) for planner in PLANNERS}, relative
 
 
 def main() -> None:
@@ -106,12 +117,12 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=TASKS)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    rows = {}
+    rows, (found, relative) = {}, choosers(given.run)
     print("| | " + " | ".join(f"d = {d}" for d in DISTANCES) + " |\n|---|" + "---|" * len(DISTANCES))
-    for name, chooser in choosers(given.run).items():
-        found = [success(chooser, distance, given.slack, given.tasks) for distance in DISTANCES]
-        rows[name] = {str(d): one._asdict() for d, one in zip(DISTANCES, found, strict=True)}
-        print(f"| {name} | " + " | ".join(f"{x.value:.2f} ({x.low:.2f} to {x.high:.2f})" for x in found) + " |")
+    for name, chooser in found.items():
+        shares = [success(chooser, d, given.slack, given.tasks, relative=relative) for d in DISTANCES]
+        rows[name] = {str(d): one._asdict() for d, one in zip(DISTANCES, shares, strict=True)}
+        print(f"| {name} | " + " | ".join(f"{x.value:.2f} ({x.low:.2f} to {x.high:.2f})" for x in shares) + " |")
     if given.out:
         told = {"slack": given.slack, "tasks": given.tasks, "success": rows}
         given.out.write_text(json.dumps(told, indent=1) + "\n")

@@ -332,14 +332,15 @@ class Agent:
                 self.nets, params, state.slow_critic, latents, drop_context(batch),
                 first_return.reshape(shape), gamma, hyper["lambda"], rules,
             )  # fmt: skip
+
         # The explorer, from rollouts of its own.
         metrics, explorer = metrics | more, state.explorer
         if isinstance(explorer, ExplorerState):
-            explored_, explorer, more = explorer_losses(
+            wanted, explorer, more = explorer_losses(
                 model, self.nets, params, explorer, starts, jax.random.fold_in(keys[1], 1), hyper,
                 self.config.behaviour, parts, rules,
             )  # fmt: skip
-            losses |= {key: value.reshape(shape) for key, value in explored_.items()}
+            losses |= {key: value.reshape(shape) for key, value in wanted.items()}
             metrics |= more
 
         changed = norm, explorer
@@ -357,10 +358,7 @@ class Agent:
         follow = optim.slow_rate(hyper["slow_critic_rate"], self.config.behaviour.slow_critic_every, state.step)
         slow, explorer = optax.incremental_update(params["critic"], state.slow_critic, follow), state.explorer
         if isinstance(explorer, ExplorerState):
-            critic = as_explorer(params)["critic"]
-            explorer = explorer._replace(
-                slow_critic=optax.incremental_update(critic, explorer.slow_critic, follow)
-            )
+            explorer = explorer.following(params, follow)
         weight = optim.average_weight(hyper["average"], state.step)
         average = optax.incremental_update(params, state.average, weight)
         new = state._replace(

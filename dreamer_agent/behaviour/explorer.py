@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dreamer_agent.behaviour.losses import behaviour_losses
 from dreamer_agent.behaviour.policy import ActorCritic
@@ -34,6 +35,11 @@ class ExplorerState(NamedTuple):
         """Before the first update."""
         slow = jax.tree.map(jnp.copy, params[NETS["critic"]])
         return cls(slow, PercentileRange.zeros(), jnp.zeros((), jnp.float32))
+
+    def following(self, params: Params, rate: Array) -> ExplorerState:
+        """With its slow critic by `rate` nearer to the critic in all `params`."""
+        slow = optax.incremental_update(params[NETS["critic"]], self.slow_critic, rate)
+        return self._replace(slow_critic=slow)
 
 
 def init_explorer(nets: ActorCritic, key: Array, features: Array) -> Params:

@@ -40,15 +40,16 @@ class RoomsState(NamedTuple):
 class Rooms:
     """Four rooms with three doors; walk from a start to a goal, each drawn anew for each episode.
 
-    Observations "agent" and "goal" are row and column, `[2]` of 11 values each; actions are up, right, down and
-    left, and into a wall nothing moves. The reward is 1 at the goal, which ends the episode (terminal);
+    Observations "agent" and "goal" are row and column, `[2]` of 11 values each; if `relative`, the latter is
+    "offset", how far down and right the goal lies from the agent, plus 10. Actions are up, right, down and left,
+    and into a wall nothing moves. The reward is 1 at the goal, which ends the episode (terminal);
     `time_limit` steps cut it. With `distance` the shortest way from start to goal has that many steps, else any;
     `start` and `goal` fix them, row and column. Raises `ConfigError` for what no two cells have.
     """
 
     def __init__(
         self, distance: int | None = None, time_limit: int | None = 60, start: Sequence[int] | None = None,
-        goal: Sequence[int] | None = None,
+        goal: Sequence[int] | None = None, relative: bool = False,
     ):  # fmt: skip
         free = np.array([[cell == "." for cell in row] for row in LAYOUT])
         self.cells = np.argwhere(free).astype(np.int32)
@@ -67,8 +68,9 @@ class Rooms:
                 f"The start {start}, the goal {goal} and the distance {distance} do not go together: leave one "
                 "out."
             )
-        place = ArraySpec("discrete", (2,), len(LAYOUT))
-        self.obs_specs = {"agent": place, "goal": place}
+        self.relative, side = relative, len(LAYOUT)
+        place, offset = ArraySpec("discrete", (2,), side), ArraySpec("discrete", (2,), 2 * side - 1)
+        self.obs_specs = {"agent": place, **({"offset": offset} if relative else {"goal": place})}
         self.act_specs = {"action": ArraySpec("discrete", (), len(MOVES))}
         self.time_limit = time_limit
 
@@ -88,6 +90,10 @@ class Rooms:
         """The first action of a shortest way, int32 `[cells, goals]`, to where it leads from each cell."""
         return self.distances[self.after].argmin(1).astype(np.int32)
 
+    def goal_of(self, obs: dict[str, Any]) -> Any:
+        """Row and column of the goal in observations `[..., 2]`."""
+        return obs["agent"] + obs["offset"] - (len(LAYOUT) - 1) if self.relative else obs["goal"]
+
     def cell_at(self, places: Any) -> Any:
         """The numbers `[...]` of the free cells at rows and columns `[..., 2]`."""
         side = len(LAYOUT)
@@ -106,8 +112,10 @@ class Rooms:
         return found
 
     def _observe(self, state: RoomsState) -> dict[str, Any]:
-        cells = jnp.asarray(self.cells)
-        return {"agent": cells[state.agent], "goal": cells[state.goal]}
+        agent, goal = jnp.asarray(self.cells)[jnp.stack([state.agent, state.goal])]
+        if self.relative:
+            return {"agent": agent, "offset": goal - agent + len(LAYOUT) - 1}
+        return {"agent": agent, "goal": goal}
 
 
 def _neighbours(cells: np.ndarray) -> np.ndarray:

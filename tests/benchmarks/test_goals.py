@@ -9,11 +9,11 @@ from benchmarks.goals import Chooser, at_random, shortest, success
 from dreamer_agent.envs.rooms import Rooms
 
 
-@pytest.mark.parametrize("distance", [5, 20])
-def test_the_shortest_way_takes_just_as_many_steps(distance: int) -> None:
-    way = shortest(Rooms())
-    assert success(way, distance, slack=0, tasks=50).value == 1.0
-    assert success(way, distance, slack=-1, tasks=50).value == 0.0
+@pytest.mark.parametrize(("distance", "relative"), [(5, False), (20, True)])
+def test_the_shortest_way_takes_just_as_many_steps(distance: int, relative: bool) -> None:
+    way = shortest(Rooms(relative=relative))
+    assert success(way, distance, slack=0, tasks=50, relative=relative).value == 1.0
+    assert success(way, distance, slack=-1, tasks=50, relative=relative).value == 0.0
 
 
 def test_random_moves_rarely_arrive() -> None:

@@ -81,6 +81,16 @@ def test_a_distance_that_there_is_not_is_refused(distance: int) -> None:
         Rooms(distance)
 
 
+def test_the_goal_may_be_seen_from_where_the_agent_is() -> None:
+    rooms = Rooms(relative=True, start=[10, 4], goal=[0, 6])
+    state, obs = rooms.reset(jax.random.PRNGKey(0))
+    assert obs["offset"].tolist() == [0, 12] and rooms.goal_of(obs).tolist() == [0, 6]  # ten up, two to the right
+    _, obs, *_ = rooms.step(None, state, {"action": UP})
+    assert obs["offset"].tolist() == [1, 12] and rooms.goal_of(obs).tolist() == [0, 6]
+    assert all((obs[name] < spec.classes).all() for name, spec in rooms.obs_specs.items())
+    assert Rooms().goal_of({"agent": obs["agent"], "goal": 3}) == 3
+
+
 def test_start_and_goal_may_be_fixed() -> None:
     rooms = Rooms(start=[10, 4], goal=(10, 6))
     _, obs = jax.vmap(rooms.reset)(jax.random.split(jax.random.PRNGKey(0), 5))
