@@ -6,7 +6,7 @@
 The agent of the docs is that of
 
     dreamer-agent train toy:rooms --preset classic env.num_envs=16 env.kwargs.relative=true replay.ratio=32 \
-        train.steps=60000
+        train.steps=100000
 
 Every task is one start and goal; intervals are Wilson's, 95%. --out writes the numbers as JSON.
 """

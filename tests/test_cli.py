@@ -156,10 +156,11 @@ def test_what_may_not_be_allowed_is_said(tmp_path) -> None:
         run_directory.check(tmp_path, load_config(), allow=["model.units"])
 
 
-def test_a_report_has_horizons_instead_of_a_length() -> None:
+@pytest.mark.parametrize("option", ["--length", "--sequences"])
+def test_a_report_has_horizons_instead_of_a_length(option: str) -> None:
     from typer.testing import CliRunner
 
     from dreamer_agent import cli
 
-    said = CliRunner().invoke(cli.app, ["dream", "pretrained:cartpole", "--report", "--length", "9"])
+    said = CliRunner().invoke(cli.app, ["dream", "pretrained:cartpole", "--report", option, "9"])
     assert "--horizons says how far" in str(said.exception)

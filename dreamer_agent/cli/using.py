@@ -52,7 +52,7 @@ def dream(
     observed: Annotated[
         int | None, typer.Option(help="How many of them are observed (default: half; with --report: 5).")
     ] = None,
-    sequences: Annotated[int, typer.Option(help="Sequences to draw.", min=1)] = 3,
+    sequences: Annotated[int | None, typer.Option(help="Sequences to draw (default: 3).", min=1)] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Measure instead: a table, RUN/dream/report.json and report.png.")
     ] = False,
@@ -68,11 +68,14 @@ def dream(
     from dreamer_agent import plots
 
     if report:
-        if length is not None:
-            raise ConfigError("--length is of the pictures: with --report, --horizons says how far is imagined.")
+        if length is not None or sequences is not None:
+            raise ConfigError(
+                "--length and --sequences are of the pictures: with --report, --horizons says how far is "
+                "imagined, --windows from how many starts."
+            )
         plots.show_report(run, windows, horizons, observed)
         return
-    for path in plots.plot_dream(run, length, sequences, observed):
+    for path in plots.plot_dream(run, length, sequences or 3, observed):
         typer.echo(path)
 
 

@@ -25,7 +25,7 @@ from dreamer_agent.training.updates import program_of
 from tests.conftest import TEST_SIZE, random_batch, small_config
 from tests.training.device_runs import short
 
-MESHES = {"data": ["mesh.data=8"], "fsdp": ["mesh.fsdp=8"], "both": ["mesh.data=2", "mesh.fsdp=4"]}
+MESHES = {"data": ["mesh.data=8"], "both": ["mesh.data=2", "mesh.fsdp=4"]}
 SMALL = [
     *TEST_SIZE, "env.num_envs=2", "replay.batch_size=8", "replay.ratio=32", "replay.prefill=64",
     "train.log_every=50", "train.eval_envs=2", "train.eval_episodes=2", "optimizer.learning_rate=1e-3",
