@@ -27,13 +27,15 @@ from dreamer_agent.behaviour import (
 )
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError
-from dreamer_agent.hyper import hyper_parameters, weighted_sum
+from dreamer_agent.hyper import apart, hyper_parameters, weighted_sum
 from dreamer_agent.nets import Params
 from dreamer_agent.ops import PercentileRange
 from dreamer_agent.planning import (
+    Careful,
     Model,
     ObservedReward,
     Planner,
+    check_doubt,
     explored,
     learned_model,
     planner_of,
@@ -63,6 +65,7 @@ Metrics = dict[str, Array]
 ACTING = ("encoder", "rssm", "actor")  # the parameters that the policy acts with
 PLANNING = (*ACTING, "reward", "critic")  # and those that a planner does, beside heads that not every model has
 SAMPLED, EXPLORER = 1, 2  # what `explore` is where both may act: the policy, sampled, or the explorer
+MOST = 2**31 - 1  # env steps that a device can count
 Leader = Literal["policy", "explorer", "both"]
 
 
@@ -133,15 +136,16 @@ class Agent:
     @classmethod
     def create(cls, config: Config, obs_specs: Specs, act_specs: Specs) -> Agent:
         """The agent for these spaces."""
-        dtype = compute_dtype(config.precision)
+        dtype, planner = compute_dtype(config.precision), planner_of(config.behaviour.planner)
+        check_doubt(planner, config)
         return cls(
             config,
             WorldModel.create(obs_specs, act_specs, config.model, dtype, config.loss.free_nats_of).discounting(
                 1.0 - 1.0 / config.behaviour.discount_horizon
             ),
             ActorCritic.create(act_specs, config.model, dtype),
-            optim.make_optimizer(config.optimizer, _apart(config)),
-            planner_of(config.behaviour.planner),
+            optim.make_optimizer(config.optimizer, apart(config)),
+            planner,
             leader="both" if config.behaviour.explore_steps else "policy",
         )
 
@@ -155,16 +159,17 @@ class Agent:
         """
         if planner == "explorer" and reward_fn is None:
             return self._explorer_alone
-        found = planner_of(planner)
+        found = None if planner == "explorer" else planner_of(planner)
         if found is None and reward_fn is not None:
             raise ConfigError(
-                "A policy acts for the rewards that it was trained for: to act for others, name a planner, such "
-                "as planner='mppi'."
+                "A policy or an explorer acts for what it was trained for: to act for other rewards, name a "
+                "planner, such as planner='mppi'."
             )
         if found is None:
             return self.policy_alone
         if reward_fn is not None:
             self.model.needed_decoder()
+        check_doubt(found, self.config)
         return dataclasses.replace(self, planner=found, reward_fn=reward_fn, leader="policy")
 
     @cached_property
@@ -189,7 +194,7 @@ class Agent:
             return ACTING if self.leader == "policy" else (*ACTING, "explorer_actor")
         wanted = {
             "cont": self.model.cont, "mask": self.model.mask, "decoder": self.reward_fn,
-            "ensemble": self.model.ensemble,
+            "ensemble": self.model.ensemble if isinstance(self.planner, Careful) else None,
         }  # fmt: skip
         return (*PLANNING, *(name for name, part in wanted.items() if part is not None))
 
@@ -263,7 +268,8 @@ class Agent:
         if self.leader != "both":
             return np.bool_(True)
         where = jnp.where if isinstance(env_steps, jax.Array) else np.where
-        return where(env_steps < self.config.behaviour.explore_steps, EXPLORER, SAMPLED).astype(np.int32)
+        until = min(self.config.behaviour.explore_steps, MOST)
+        return where(env_steps < until, EXPLORER, SAMPLED).astype(np.int32)
 
     def _actor(self, params: Params, explore: Array) -> Params:
         """The parameters of whoever leads."""
@@ -374,17 +380,6 @@ def _unless_skipped(finite: Array, applied: AgentState, before: AgentState) -> A
     total, in_a_row = before.skips
     skips = Skips(total + ~finite, jnp.where(finite, 0, in_a_row + 1))
     return chosen._replace(step=applied.step, skips=skips)
-
-
-def _apart(config: Config) -> tuple[str, ...]:
-    """The networks that the model and the policy learn nothing from."""
-    there = {
-        "decoder": config.model.decoder_free,
-        "ensemble": config.model.ensemble,
-        "explorer_actor": config.behaviour.explore_steps,
-        "explorer_critic": config.behaviour.explore_steps,
-    }
-    return tuple(name for name, wanted in there.items() if wanted)
 
 
 def compute_dtype(precision: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dreamer_agent.errors import ConfigError
@@ -53,6 +54,10 @@ def check_limits(config: Any) -> None:
         raise ConfigError(
             f"model.ensemble={model.ensemble} cannot disagree: set it to at least 2 (8 is usual), or 0 for none."
         )
+    if config.behaviour.explore_steps < 0:
+        raise ConfigError(f"behaviour.explore_steps={config.behaviour.explore_steps} should be at least 0.")
+    if not math.isfinite(config.behaviour.explore_reward):
+        raise ConfigError(f"behaviour.explore_reward={config.behaviour.explore_reward} should be a number.")
     if config.behaviour.explore_steps and not model.ensemble:
         raise ConfigError(
             f"behaviour.explore_steps={config.behaviour.explore_steps} goes after what the model does not know, "
@@ -63,8 +68,6 @@ def check_limits(config: Any) -> None:
             f"behaviour.explore_steps has an explorer collect, behaviour.planner={config.behaviour.planner} a "
             "planner: leave one of them out."
         )
-    if config.behaviour.explore_steps < 0:
-        raise ConfigError(f"behaviour.explore_steps={config.behaviour.explore_steps} should be at least 0.")
     if config.behaviour.action_noise < 0:
         raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
     if model.bins < 3 or model.bins % 2 == 0:

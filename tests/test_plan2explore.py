@@ -1,5 +1,7 @@
 """Plan2Explore: an explorer that learns beside the policy, leads at first, and leaves the policy as it is."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from dreamer_agent.agent import EXPLORER, SAMPLED, Agent
 from dreamer_agent.behaviour import as_explorer
 from dreamer_agent.errors import ConfigError
-from dreamer_agent.planning import MPPI, Careful, learned_model, name_of, planner_of
+from dreamer_agent.planning import MPPI, PLANNERS, Careful, learned_model, name_of, planner_of
 from dreamer_agent.specs import ArraySpec
 from dreamer_agent.training.weights import with_params
 from tests.compiling import quick_jit
@@ -97,7 +99,7 @@ def test_who_collects_is_told_by_env_steps(plain, exploring):
 
     assert [int(agent.collector(n)) for n in (0, 99, 100)] == [EXPLORER, EXPLORER, SAMPLED]
     assert agent.collector(jnp.array([99, 100])).tolist() == [EXPLORER, SAMPLED]
-    assert plain[0].collector(0) is np.True_ or bool(plain[0].collector(0))
+    assert plain[0].collector(0).dtype == bool and plain[0].collector(0)
     assert taken(agent, act, agent.collector(0)) == [2] * 4
     assert taken(agent, act, agent.collector(100)) == taken(agent, act, np.int32(0)) == [0] * 4
     for name, action in (("explorer", 2), ("none", 0)):
@@ -118,7 +120,7 @@ def test_the_ensemble_serves_planners(exploring):
     careful, _ = model.doubted(2.0).step(state.params, KEY, actions, latent)
     np.testing.assert_allclose(outcome.reward - careful.reward, 2 * model.doubt(state.params, new), rtol=1e-5)
     assert planner_of("mppi:doubt=2,horizon=3") == Careful(planner_of("mppi:horizon=3"), 2)
-    assert name_of(planner_of("mppi:doubt=2")) == "mppi"
+    assert name_of(planner_of("mppi:doubt=2")) == "careful_mppi"
     planning = agent.planned_by(Careful(MPPI(samples=4, elites=2, iterations=1, horizon=2), 2.0))
     kept = {name: state.params[name] for name in planning.acting}
     obs = {"vector": jnp.zeros((2, 3))}
@@ -138,7 +140,8 @@ def test_weights_that_are_taken_over_begin_its_slow_critic_anew(exploring):
     [
         (["model.ensemble=1"], "at least 2"),
         (["behaviour.explore_steps=10"], r"model\.ensemble=8"),
-        (["model.ensemble=2", "behaviour.explore_steps=-1"], "at least 0"),
+        (["behaviour.explore_steps=-1"], "at least 0"),
+        (["model.ensemble=2", "behaviour.explore_reward=nan"], "should be a number"),
         (["model.ensemble=2", "behaviour.explore_steps=10", "behaviour.planner=mppi"], "leave one"),
     ],
 )
@@ -150,3 +153,69 @@ def test_what_does_not_fit_is_refused(overrides, words):
 def test_a_run_without_an_explorer_says_how_to_get_one(plain):
     with pytest.raises(ConfigError, match=r"behaviour\.explore_steps"):
         plain[0].planned_by("explorer")
+
+
+@pytest.mark.parametrize("doubt", ["nan", "inf", "true"])
+def test_a_doubt_that_is_no_number_is_refused(doubt):
+    with pytest.raises(ConfigError, match=r"such as 0\.5"):
+        planner_of(f"mppi:doubt={doubt}")
+
+
+def test_doubt_takes_an_ensemble(plain, exploring):
+    with pytest.raises(ConfigError, match=r"model\.ensemble=8"):
+        plain[0].planned_by("mppi:doubt=1")
+    with pytest.raises(ConfigError, match=r"model\.ensemble=8"):
+        created("behaviour.planner=mppi:doubt=1")
+    with pytest.raises(ConfigError, match="name a planner"):
+        exploring[0].planned_by("explorer", lambda obs, actions, new: 0.0)
+
+
+def test_a_planner_with_a_doubt_of_its_own_keeps_it():
+    @dataclass(frozen=True)
+    class Own:
+        doubt: float = 1.0
+
+    PLANNERS.register("own")(Own)
+    try:
+        assert planner_of("own:doubt=3") == Own(3)
+    finally:
+        PLANNERS.pop("own")
+
+
+def test_by_dynamics_and_three_adams_the_task_still_learns_the_same():
+    """V1's way: gradients through the model, and through doubt for the explorer; clips of their own."""
+    v1 = [
+        "behaviour.actor_gradient=dynamics", "behaviour.slow_critic=target", "optimizer.name=adam",
+        "optimizer.weight_decay=1e-6", "optimizer.eps=1e-5", "optimizer.actor_learning_rate=1e-4",
+        "model.latent=gaussian", "optimizer.warmup=0",
+    ]  # fmt: skip
+    explorer = ["model.ensemble=3", "behaviour.explore_steps=10", "behaviour.explore_reward=0.5"]
+    (agent, state, update), (_, state2, update2) = created(*v1), created(*v1, *explorer)
+    begun = state2.params
+    for number in range(2):
+        batch = random_batch(agent, number)
+        (state, _, _), (state2, _, metrics) = update(state, batch), update2(state2, batch)
+    assert np.isfinite(list(metrics.values())).all()
+    for name, params in state.params.items():
+        for a, b in zip(*map(jax.tree.leaves, (params, state2.params[name])), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5, err_msg=name)
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), begun["explorer_actor"], state2.params["explorer_actor"]
+    )
+    assert max(jax.tree.leaves(moved)) == pytest.approx(2e-4, rel=0.5)  # two steps of Adam at the actor's rate
+
+
+def test_the_predicted_reward_may_be_added():
+    """With a head that predicts the same everywhere, returns grow by the sum of it."""
+    found = []
+    for share in (0.0, 2.0):
+        agent, state, update = created(
+            "model.ensemble=2", "behaviour.explore_steps=10", f"behaviour.explore_reward={share}",
+            "model.twohot=false", "model.symlog=false", "behaviour.lambda_=1", "model.continue_head=false",
+            "behaviour.discount_horizon=1e9",
+        )  # fmt: skip
+        out = state.params["reward"]["out"]["dense"]
+        out["kernel"], out["bias"] = 0 * out["kernel"], 0 * out["bias"] + 3.0
+        found.append(update(state, random_batch(agent))[2]["explorer/return"])
+    # Of five steps, the mean over starts at each of them: 5 + 4 + 3 + 2 + 1 steps lie ahead, times 2 * 3, over 5.
+    np.testing.assert_allclose(found[1] - found[0], 2 * 3 * 3, rtol=1e-3)

@@ -21,6 +21,7 @@ from dreamer_agent.world_model import Latent, Losses, WorldModel, imagine
 
 Array = jax.Array
 NETS = {"actor": "explorer_actor", "critic": "explorer_critic"}  # what the parameters of its own are called
+LEAST = 1e-3  # nats of mean doubt that count as one: what is less is near the rounding of entropies
 
 
 class ExplorerState(NamedTuple):
@@ -68,7 +69,7 @@ def explorer_losses(
     level = jnp.where(state.level > 0, state.level + hyper["return_rate"] * (doubt - state.level), doubt)
 
     def reward(features: Array) -> Array:
-        new = model.doubt(frozen, features) / jnp.maximum(level, 1e-8)
+        new = model.doubt(frozen, features) / jnp.maximum(level, LEAST)
         share = config.explore_reward
         return new + share * model.predict_reward(frozen, features).mean() if share else new
 

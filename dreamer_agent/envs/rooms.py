@@ -65,8 +65,7 @@ class Rooms:
         self.pairs = np.argwhere(wanted).astype(np.int32)
         if not len(self.pairs):
             raise ConfigError(
-                f"The start {start}, the goal {goal} and the distance {distance} do not go together: leave one "
-                "out."
+                f"start={start}, goal={goal} and distance={distance} do not go together: leave one out."
             )
         self.relative, side = relative, len(LAYOUT)
         place, offset = ArraySpec("discrete", (2,), side), ArraySpec("discrete", (2,), 2 * side - 1)
@@ -103,8 +102,8 @@ class Rooms:
 
     def _at(self, name: str, cell: Sequence[int] | None) -> np.ndarray:
         """Which cells `[cells]` are meant; all, if none is given."""
-        there = [cell is None or tuple(free) == tuple(cell) for free in self.cells.tolist()]
-        found = np.array(there)
+        wanted = None if cell is None else np.ravel(cell).tolist()
+        found = np.array([wanted is None or free == wanted for free in self.cells.tolist()])
         if not found.any():
             raise ConfigError(
                 f"The {name} {cell} is no free cell of these rooms: give row and column, such as [10, 4]."

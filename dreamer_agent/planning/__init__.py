@@ -1,6 +1,6 @@
 """Planners over one model: random shooting, CEM, MPPI, by gradients, and tree search."""
 
-from dreamer_agent.planning.careful import Careful
+from dreamer_agent.planning.careful import Careful, check_doubt
 from dreamer_agent.planning.gradient import GradientPlanner
 from dreamer_agent.planning.learned import ObservedReward, learned_model, seen_reward
 from dreamer_agent.planning.model import Model, Outcome, Score, explored, restarted
@@ -24,6 +24,7 @@ __all__ = [
     "RandomShooting",
     "Score",
     "TreeSearch",
+    "check_doubt",
     "explored",
     "learned_model",
     "name_of",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from dreamer_agent.config import Config
+from dreamer_agent.errors import ConfigError
 from dreamer_agent.nets import Params
 from dreamer_agent.planning.model import Array, Model, State
 from dreamer_agent.planning.sampling import Planner
@@ -21,6 +24,12 @@ class Careful:
     planner: Planner
     doubt: float
 
+    def __post_init__(self) -> None:
+        if isinstance(self.doubt, bool) or not math.isfinite(self.doubt):
+            raise ConfigError(
+                f"doubt={self.doubt} was asked for: give what a nat of doubt takes off a reward, such as 0.5."
+            )
+
     def begin(self, model: Model, batch: int) -> Any:
         """As of the planner."""
         return self.planner.begin(model, batch)
@@ -30,3 +39,12 @@ class Careful:
     ) -> tuple[Actions, Any]:
         """As of the planner."""
         return self.planner.plan(model.doubted(self.doubt), params, key, state, plan, legal)
+
+
+def check_doubt(planner: Planner | None, config: Config) -> None:
+    """Raise `ConfigError` where `planner` asks a model of `config` for a doubt that it has not."""
+    if isinstance(planner, Careful) and not config.model.ensemble:
+        raise ConfigError(
+            "The planner takes doubt off rewards, but this model has no ensemble to tell it: leave doubt out, or "
+            "train with model.ensemble=8."
+        )

@@ -47,7 +47,7 @@ def planner_of(planner: str | Planner | None) -> Planner | None:
     factory = PLANNERS.get(name)
     asked = dict(_setting(planner, part) for part in text.split(",") if part)
     known = _settings_of(factory)
-    doubt = asked.pop("doubt", None)
+    doubt = asked.pop("doubt", None) if known is None or "doubt" not in known else None
     for key in asked:
         if known is not None and key not in known:
             raise ConfigError(
@@ -68,7 +68,7 @@ def planner_of(planner: str | Planner | None) -> Planner | None:
 def name_of(planner: Planner) -> str:
     """What a planner is called: its registered name, else that of its class."""
     if isinstance(planner, Careful):
-        return name_of(planner.planner)
+        return f"careful_{name_of(planner.planner)}"
     names = [name for name, factory in PLANNERS.items() if factory is type(planner)]
     return names[0] if names else type(planner).__name__
 

@@ -62,9 +62,10 @@ def play_steps(session: Session, recorder: Recorder, steps: int, who: str = POLI
 
 
 def _planners(session: Session) -> list[str]:
-    """Planners that take these actions."""
+    """Planners that take these actions, and the explorer if there is one."""
     continuous = all(control.classes is None for control in session.controls)
-    return [*PLANNERS, *(["gradient"] if continuous else [])]
+    explorer = session.dream.agent.leader == "both"
+    return [*PLANNERS, *(["gradient"] if continuous else []), *(["explorer"] if explorer else [])]
 
 
 def _filmed(config: Any, painter: Any, seed: int) -> Filmed | None:

@@ -27,6 +27,7 @@ from dreamer_agent.training.device_program import Acting, Loop, Program, Seen
 from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.mesh import sizes_of
 from dreamer_agent.training.opening import replay_sizes
+from dreamer_agent.training.saving import remember
 from dreamer_agent.training.skipped import look_at_skips
 from dreamer_agent.training.trainer import Trainer
 from dreamer_agent.training.updates import SkippedUpdate
@@ -183,7 +184,7 @@ class DeviceTrainer(Trainer):
         self.window.episodes += episodes
         sums = {key: float(value) for key, value in seen.metrics.items()}
         self.window.sums = {key: self.window.sums.get(key, 0.0) + value for key, value in sums.items()}
-        self.recent.extend(episode.score for episode in episodes)
+        remember(self, episodes)
         if sums["skipped"]:
             self.updates.skipped = [SkippedUpdate(updates, np.asarray(seen.skipped_ids), None)]
         for episode in episodes:

@@ -21,6 +21,7 @@ from dreamer_agent.training import memory
 from dreamer_agent.training.driver import Driver, Launched, env_steps
 from dreamer_agent.training.evaluate import Evaluation
 from dreamer_agent.training.opening import EnvFactory, make_replay
+from dreamer_agent.training.saving import remember
 from dreamer_agent.training.skipped import look_at_skips
 from dreamer_agent.training.trainer import Trainer
 
@@ -120,7 +121,7 @@ class HostTrainer(Trainer):
         finished = self.driver.finished()
         self.counters.episodes += len(finished)
         self.window.episodes += finished
-        self.recent.extend(episode.score for episode in finished)
+        remember(self, finished)
         for episode in finished:
             self._call("on_episode", episode)
 

@@ -28,7 +28,7 @@ MAY_CHANGE = (  # what a resumed run may set anew
     "env.timeout", "env.max_faults",
 )  # fmt: skip
 # And what it may when asked to: numbers that enter the update as data, and how often things happen.
-ALLOWABLE = (*HYPER, "replay.ratio", "replay.online", "version")
+ALLOWABLE = (*HYPER, "replay.ratio", "replay.online", "behaviour.explore_steps", "version")
 PROCESSES = "processes"  # folder of those but the first, where a run has several
 PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium")
 

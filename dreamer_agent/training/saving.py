@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dreamer_agent.agent import EXPLORER
 from dreamer_agent.envs.plain import pack, unpack
 from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.replay import Mark
 from dreamer_agent.training import budget, run_directory
 from dreamer_agent.training.checkpoint import Checkpoint
 from dreamer_agent.training.checkpoints import Checkpoints, Snapshot
+from dreamer_agent.training.driver import Episode
 from dreamer_agent.training.opening import prepare_folder
 from dreamer_agent.training.progress import Counters, Window
 
@@ -129,10 +132,16 @@ def cut_episodes(trainer: Trainer) -> None:
 
 
 def score_of(trainer: Trainer) -> float | None:
-    """How good the policy is: the last evaluation where there are some, else recent training episodes."""
+    """How good the policy is: the last evaluation where there are some, else its recent training episodes."""
     if trainer.config.train.eval_every:
         return trainer.evaluated
     return float(np.mean(trainer.recent)) if len(trainer.recent) >= FEWEST else None
+
+
+def remember(trainer: Trainer, episodes: Sequence[Episode]) -> None:
+    """Keep the returns of training episodes that have ended, but for those of an explorer."""
+    if int(trainer.agent.collector(trainer.counters.env_steps)) != EXPLORER:
+        trainer.recent.extend(episode.score for episode in episodes)
 
 
 def saved_callback(callback: Any) -> dict[str, Any] | None:

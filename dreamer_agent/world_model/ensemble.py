@@ -1,8 +1,9 @@
 """An ensemble of priors: where they disagree, the model does not know yet what follows.
 
 Sekar et al., "Planning to Explore via Self-Supervised World Models" (arXiv 2005.05960), use the variance of what
-an ensemble of networks predicts in place of the expected gain of information, I(z; member | h). With categorical
-latents that gain itself is at hand: the entropy of the members' mixture less their mean entropy (Jensen-Shannon).
+an ensemble of networks predicts in place of the expected gain of information, I(z; member | h). For each of the
+categoricals of z that gain is at hand: the entropy of the members' mixture less their mean entropy
+(Jensen-Shannon). Doubt is its sum over the categoricals, each taken alone.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ class Ensemble:
 
 
 def gain(members: Members) -> Array:
-    """I(z; member) in nats for distributions `[M, ...]`: `[...]`, at most ln M.
+    """The sum of I(part of z; member) over the parts, in nats, for distributions `[M, ...]`: `[...]`.
 
-    Of normals, whose mixture has no closed entropy, that of the normal with its mean and variance: more than the
-    mixture's, equal where they agree.
+    At most ln M for each part; what all of them tell together is no more than the sum. Of normals, whose mixture
+    has no closed entropy, that of the normal with its mean and variance is taken: more than the mixture's, equal
+    where they agree.
     """
     if isinstance(members, Categorical):
         log_probs = jax.nn.logsumexp(members.log_probs, 0) - jnp.log(len(members.log_probs))
