@@ -28,6 +28,7 @@ from dreamer_agent.agent import ActState, Agent
 from dreamer_agent.api import load_run
 from dreamer_agent.envs.rooms import Rooms
 from dreamer_agent.statistics import Estimate
+from dreamer_agent.training.run_directory import provenance
 
 DISTANCES, SLACK, TASKS = (5, 10, 20), 5, 200
 PLANNERS = ("shooting:horizon=15", "cem:horizon=15", "mppi:horizon=15", "tree:simulations=32")
@@ -124,7 +125,7 @@ def main() -> None:
         rows[name] = {str(d): one._asdict() for d, one in zip(DISTANCES, shares, strict=True)}
         print(f"| {name} | " + " | ".join(f"{x.value:.2f} ({x.low:.2f} to {x.high:.2f})" for x in shares) + " |")
     if given.out:
-        told = {"slack": given.slack, "tasks": given.tasks, "success": rows}
+        told = {"slack": given.slack, "tasks": given.tasks, "success": rows, "provenance": provenance()}
         given.out.write_text(json.dumps(told, indent=1) + "\n")
 
 
