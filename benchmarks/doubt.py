@@ -2,8 +2,8 @@
 
     python -m benchmarks.doubt
 
-An agent with an ensemble collects on toy:rooms by itself, which leads it hardly out of the room where it starts.
-Dreams then begin there and follow the shortest ways to places drawn anywhere, and each imagined place is compared
+An agent with an ensemble collects on toy:rooms by itself, most of the time in the room where it starts. Dreams
+then begin there and follow the shortest ways to places drawn anywhere, and each imagined place is compared
 with the real one: how well doubt tells wrong from right ones (area under the ROC curve), and how many are wrong
 before doubt cuts a dream. Then MPPI on Pendulum-v1 in mid-training, with and without a penalty of doubt, on the
 same episodes. Results go to benchmarks/results/doubt.json. Runs that were cut short go on.
