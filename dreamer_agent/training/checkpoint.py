@@ -145,7 +145,11 @@ def newest(run: Path, best: bool = False) -> Checkpoint:
     """The newest undamaged checkpoint of a run, to take its weights; `RunDirectoryError` where there is none."""
     for checkpoint in sound(run, best=best):
         return checkpoint
-    what = "best checkpoint (no episode had ended when one was written)" if best else "whole checkpoint"
+    what = (
+        "best checkpoint (no episode of its policy had ended when one was written)"
+        if best
+        else "whole checkpoint"
+    )
     raise RunDirectoryError(f"There is no {what} in {run}: train first, or give another run directory.")
 
 

@@ -149,7 +149,7 @@ def test_a_reward_is_that_of_decoded_observations(agent: Agent, params: Any) -> 
 
 def test_a_policy_has_no_other_rewards(agent: Agent) -> None:
     with pytest.raises(
-        ConfigError, match=r"A policy acts for the rewards that it was trained for: .* name a planner"
+        ConfigError, match=r"A policy or an explorer acts for what it was trained for: .* name a planner"
     ):
         agent.planned_by("none", lambda before, actions, after: actions["push"][:, 0])
 

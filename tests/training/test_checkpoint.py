@@ -40,7 +40,7 @@ def state(number: float) -> AgentState:
 
 def copied(learner: AgentState) -> dict[str, Any]:
     """As a trainer hands it over."""
-    return Placement().copied(learner._asdict())
+    return Placement().copied(learner.named())
 
 
 class Run:

@@ -35,7 +35,7 @@ class Memory(NamedTuple):
 class Remembering:
     """An agent whose latent is a count of its steps; action 1 + bonus when it explores, else 0."""
 
-    acting, planner = ("actor",), None
+    acting, planner, leader = ("actor",), None, "policy"
 
     def init_act(self, num_envs: int) -> ActState:
         zeros = jnp.zeros(num_envs)

@@ -12,7 +12,7 @@ from dreamer_agent import Dreamer, load_dream
 from dreamer_agent.agent import Agent
 from dreamer_agent.api import evaluate_run
 from dreamer_agent.api.runs import load_saved
-from dreamer_agent.errors import ConfigError
+from dreamer_agent.errors import ConfigError, RunDirectoryError
 from dreamer_agent.training.checkpoint import newest
 from dreamer_agent.training.weights import named
 from tests.conftest import TEST_SIZE
@@ -82,7 +82,8 @@ def test_what_a_run_with_an_ensemble_offers(run: Path) -> None:
     env.reset(seed=0)
     *_, truncated, info = env.step({"action": np.zeros(2, int)})
     assert (info["doubt"] > 0).all() and truncated.all()
-    assert newest(run, best=True).step == newest(run).step  # an explorer's returns say nothing of the policy
+    with pytest.raises(RunDirectoryError, match="no best checkpoint"):  # the explorer's returns are no reason
+        newest(run, best=True)
 
 
 def test_a_run_without_an_explorer_has_none_to_evaluate() -> None:
