@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ Curve = tuple[np.ndarray, np.ndarray]  # env steps, values
 Groups = Mapping[str, Sequence[Curve]]  # label -> the curves of its runs
 THIN, SHADE = 0.7, 0.15  # width of the line of a single run, opacity of a band
 LONG = 55  # letters of a label that leave no room for one beside it
+WIDEST = 95  # letters of a line of it, so that it does not run into the next panel
 STYLES = ("-", "--", ":", "-.")  # of lines, where there are more than colours
 
 
@@ -76,11 +78,14 @@ def _draw_panel(axis: Any, title: str, groups: Groups, goal: float | None, label
     axis.xaxis.set_major_formatter(number)
     axis.yaxis.set_major_formatter(number)
     axis.grid(alpha=0.25)
-    labels = axis.get_legend_handles_labels()[1]
+    handles, labels = axis.get_legend_handles_labels()
     if labels:
         # Below the axes, where no curve can run into it.
         columns = 1 if max(map(len, labels)) > LONG else 2
-        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, frameon=False)
+        axis.legend(
+            handles, [fill(label, WIDEST) for label in labels], fontsize=8, loc="upper center",
+            bbox_to_anchor=(0.5, -0.14), ncols=columns, frameon=False,
+        )  # fmt: skip
 
 
 def draw_group(axis: Any, label: str, curves: Sequence[Curve], color: str, style: str = "-") -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreamer_agent.config import save_config
 from dreamer_agent.dreams import Compared, OpenLoop
-from dreamer_agent.plots import curve, draw_curves, draw_images, draw_vectors, plot_runs
+from dreamer_agent.plots import curve, curves, draw_curves, draw_images, draw_vectors, plot_runs
 from dreamer_agent.plots.curves import band
 from dreamer_agent.plots.dream import _series
 from dreamer_agent.plots.runs import _labels, _settings
@@ -110,3 +110,13 @@ def test_plot_runs_gives_each_environment_a_panel(tmp_path) -> None:
     one = plot_runs([tmp_path / "CartPole-v1"], tmp_path / "one.png")
     two = plot_runs([tmp_path / "CartPole-v1", tmp_path / "Pendulum-v1"], tmp_path / "two.png")
     assert pixels(two).shape[1] == 2 * pixels(one).shape[1]
+
+
+def test_legends_of_neighbours_do_not_meet(tmp_path, monkeypatch) -> None:
+    drawn: list = []
+    monkeypatch.setattr(curves, "save", lambda fig, path: (fig.canvas.draw(), drawn.append(fig)))
+    long = ", ".join(f"optimizer.some_learning_rate{number}=0.0004" for number in range(4))
+    line = (np.arange(3.0), np.arange(3.0))
+    curves.draw_panels({name: {f"{way}, {long}": [line] for way in "ab"} for name in "xy"}, tmp_path / "x.png")
+    left, right = (axis.get_legend().get_window_extent() for axis in drawn[0].axes)
+    assert left.x1 <= right.x0
