@@ -10,6 +10,11 @@ from dreamer_agent.errors import ConfigError
 
 def check_limits(config: Any) -> None:
     """Raise a `ConfigError` that names the field where a value of `config` is out of range or unfit."""
+    for check in (_check_sizes, _check_shares, _check_model, _check_exploring, _check_env, _check_replay):
+        check(config)
+
+
+def _check_sizes(config: Any) -> None:
     model, replay = config.model, config.replay
     positive = {
         "env.num_envs": config.env.num_envs,
@@ -36,6 +41,10 @@ def check_limits(config: Any) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise ConfigError(f"'{name}' is too small: raise it.")
+
+
+def _check_shares(config: Any) -> None:
+    model = config.model
     shares = {
         "model.unimix": model.unimix,
         "model.policy_unimix": model.policy_unimix,
@@ -45,11 +54,27 @@ def check_limits(config: Any) -> None:
     for name, share in shares.items():
         if not 0 <= share < 1:
             raise ConfigError(f"{name}={share:g} is a share: it should be at least 0 and less than 1.")
+    if config.behaviour.action_noise < 0:
+        raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
+
+
+def _check_model(config: Any) -> None:
+    model = config.model
     if not model.probe and not model.decoder_free:
         raise ConfigError(
             "model.probe=false leaves out the decoder, which this model learns from: set model.decoder_free=true "
             "as well."
         )
+    if model.bins < 3 or model.bins % 2 == 0:
+        raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
+    if model.deter % model.blocks and (model.cell == "block_gru" or model.convs == "pooled"):
+        raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
+    if not 2 <= model.classes <= 256:
+        raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")
+
+
+def _check_exploring(config: Any) -> None:
+    model = config.model
     if model.ensemble < 0 or model.ensemble == 1:
         raise ConfigError(
             f"model.ensemble={model.ensemble} cannot disagree: set it to at least 2 (8 is usual), or 0 for none."
@@ -68,14 +93,9 @@ def check_limits(config: Any) -> None:
             f"behaviour.explore_steps has an explorer collect, behaviour.planner={config.behaviour.planner} a "
             "planner: leave one of them out."
         )
-    if config.behaviour.action_noise < 0:
-        raise ConfigError(f"behaviour.action_noise={config.behaviour.action_noise:g} should be at least 0.")
-    if model.bins < 3 or model.bins % 2 == 0:
-        raise ConfigError(f"model.bins={model.bins} should be odd and at least 3, so that one bin is zero.")
-    if model.deter % model.blocks and (model.cell == "block_gru" or model.convs == "pooled"):
-        raise ConfigError(f"model.deter={model.deter} should be a multiple of model.blocks={model.blocks}.")
-    if not 2 <= model.classes <= 256:
-        raise ConfigError(f"model.classes={model.classes} should lie between 2 and 256.")
+
+
+def _check_env(config: Any) -> None:
     if config.env.processes < 0:
         raise ConfigError(
             f"env.processes={config.env.processes} should be how many processes the environments are spread "
@@ -86,6 +106,10 @@ def check_limits(config: Any) -> None:
             f"env.ray={config.env.ray} spreads processes over machines, but env.processes is 0: set it to how "
             "many there should be."
         )
+
+
+def _check_replay(config: Any) -> None:
+    replay = config.replay
     if replay.capacity < config.env.num_envs * (replay.batch_length + 2):
         raise ConfigError(
             f"replay.capacity={replay.capacity} holds no sequence of {replay.batch_length} steps for each "
