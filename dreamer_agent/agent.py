@@ -27,7 +27,7 @@ from dreamer_agent.behaviour import (
 )
 from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError
-from dreamer_agent.hyper import apart, hyper_parameters, weighted_sum
+from dreamer_agent.hyper import hyper_parameters, weighted_sum
 from dreamer_agent.nets import Params
 from dreamer_agent.ops import PercentileRange
 from dreamer_agent.planning import (
@@ -144,7 +144,7 @@ class Agent:
                 1.0 - 1.0 / config.behaviour.discount_horizon
             ),
             ActorCritic.create(act_specs, config.model, dtype),
-            optim.make_optimizer(config.optimizer, apart(config)),
+            optim.make_optimizer(config.optimizer, optim.apart(config)),
             planner,
             leader="both" if config.behaviour.explore_steps else "policy",
         )

@@ -64,14 +64,3 @@ def hyper_parameters(config: Config, obs_specs: Specs) -> dict[str, Any]:
         "scales": scales,
     }
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), numbers)
-
-
-def apart(config: Config) -> tuple[str, ...]:
-    """The networks that the model and the policy learn nothing from."""
-    there = {
-        "decoder": config.model.decoder_free,
-        "ensemble": config.model.ensemble,
-        "explorer_actor": config.behaviour.explore_steps,
-        "explorer_critic": config.behaviour.explore_steps,
-    }
-    return tuple(name for name, wanted in there.items() if wanted)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dreamer_agent.config import OptimizerConfig
+from dreamer_agent.config import Config, OptimizerConfig
 
 Array = jax.Array
 GROUPS = ("model", "actor", "critic")
@@ -20,6 +20,17 @@ GROUPS = ("model", "actor", "critic")
 def group_of(name: str, apart: tuple[str, ...] = ()) -> str:
     """The one of `GROUPS` that the network `name` is part of; those `apart` are their own."""
     return name if name in (*GROUPS, *apart) else "model"
+
+
+def apart(config: Config) -> tuple[str, ...]:
+    """The networks that the model and the policy learn nothing from."""
+    there = {
+        "decoder": config.model.decoder_free,
+        "ensemble": config.model.ensemble,
+        "explorer_actor": config.behaviour.explore_steps,
+        "explorer_critic": config.behaviour.explore_steps,
+    }
+    return tuple(name for name, wanted in there.items() if wanted)
 
 
 def make_optimizer(config: OptimizerConfig, apart: tuple[str, ...] = ()) -> optax.GradientTransformation:
