@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_agent.bench.benchmark import OURS, Task
+from dreamer_agent.bench.benchmark import OURS
+from dreamer_agent.bench.identity import hash_of, held_values, values_of
 from dreamer_agent.bench.jobs import Job, check
-from dreamer_agent.config import Config
 from dreamer_agent.errors import ConfigError, DreamerError
 from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
 from dreamer_agent.training.metrics import read_metrics
-from dreamer_agent.values import flatten, to_dict
 
-NOT_LEARNED_FROM = ("train.", "mesh.", "env.processes", "env.ray")
-HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*
-BEFORE = {"optimizer.average": 1.0}  # what was done before there was such a value, where its default is another
-GONE = ("env.isolate",)  # values that nothing was learned from, and that there are no more
 LAST = 0.05  # share of the budget whose episodes make the "last 5%"
 
 
@@ -77,48 +71,12 @@ def finished_of(jobs: Sequence[Job]) -> tuple[list[Finished], list[dict[str, Any
     return found, missing
 
 
-def values_of(task: Task, method: str = OURS) -> dict[str, Any]:
-    """Every value that learning depends on, but the seed, by its dotted key."""
-    if method == OURS:
-        values = flatten(to_dict(task.config(0, 1)))
-        ours = {key: value for key, value in values.items() if not key.startswith(NOT_LEARNED_FROM)}
-        kept = ours | {key: values[key] for key in HASHED}
-    else:
-        from dreamer_agent.bench.baselines import asked_of
-
-        kept = flatten(asked_of(method, task.env_config(method), task.steps_of(method), 0, 1))
-        kept.pop("episodes")
-    kept.pop("seed")
-    return json.loads(json.dumps(kept, default=str))
-
-
-def same_values(held: dict[str, Any], asked: dict[str, Any]) -> bool:
-    """Whether a run that was made with the values `held` is one of `asked`.
-
-    A value that did not exist when it was made counts as what the code did then: its default, or `BEFORE`.
-    """
-    defaults = json.loads(json.dumps(flatten(to_dict(Config())) | BEFORE, default=str))
-    new = {key: value for key, value in defaults.items() if key in asked and key not in held}
-    kept = {key: value for key, value in held.items() if key not in GONE}
-    return {**new, **kept} == asked
-
-
-def hash_of(values: dict[str, Any]) -> str:
-    """The first letters of a hash over those that are not a default of ours: what a later version adds to the
-    configuration, and leaves as it was, changes no hash.
-    """
-    defaults = json.loads(json.dumps(flatten(to_dict(Config())), default=str))
-    before = {key: value for key, value in BEFORE.items() if "optimizer.learning_rate" in values}
-    kept = {key: value for key, value in (before | values).items() if key not in GONE}
-    special = {key: value for key, value in kept.items() if key not in defaults or defaults[key] != value}
-    return hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def _finished(job: Job) -> Finished | None:
     evaluation = job.evaluation()
     if evaluation is None:
         return None
     rows = read_metrics(job.folder)
+    values = held_values(job.folder) if job.method == OURS else values_of(job.task, job.method)
     sampled, mode = evaluation["scores"][:2]
     facts = {
         "env_steps": evaluation["env_steps"],
@@ -129,7 +87,7 @@ def _finished(job: Job) -> Finished | None:
         "score_mode": mode["return_mean"],
         "minutes": _minutes(rows),
         "numbers": _reported(job, rows, sampled.get("numbers", {})),
-        "config_hash": hash_of(values := values_of(job.task, job.method)),
+        "config_hash": hash_of(values),
         "values": values,
         "settings": _settings(job),
         "provenance": json.loads((job.folder / "provenance.json").read_text()),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_agent.bench.benchmark import OURS, Benchmark, Task
+from dreamer_agent.bench.identity import difference, held_values, values_of
 from dreamer_agent.config import read_config
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.launch import worker
@@ -122,6 +123,10 @@ def check(job: Job) -> None:
         run_directory.check(job.folder, job.task.config(job.seed, job.episodes), allow=["version"])
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{str(error).partition(': give')[0]}: give another --out.") from error
+    # What a run may change while it is going on is still what a finished one was trained with.
+    differs = difference(held_values(job.folder), values_of(job.task)) if job.finished() else ""
+    if differs:
+        raise RunDirectoryError(f"{job.folder} holds a finished run with {differs}: give another --out.")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from dreamer_agent.bench.benchmark import METHODS, Benchmark, Task
-from dreamer_agent.bench.finished import Finished, hash_of, same_values, values_of
+from dreamer_agent.bench.finished import Finished
+from dreamer_agent.bench.identity import hash_of, same_values, values_of
 from dreamer_agent.bench.jobs import Job
 from dreamer_agent.files import write_text
 from dreamer_agent.statistics import Episodes

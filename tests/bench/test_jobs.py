@@ -10,6 +10,7 @@ from rich.console import Console
 
 from dreamer_agent.bench.benchmark import Benchmark, Task, load_benchmark, with_settings
 from dreamer_agent.bench.command import run_benchmark
+from dreamer_agent.bench.finished import finished_of
 from dreamer_agent.bench.jobs import Job, check, jobs_of
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.launch.local import launch
@@ -27,6 +28,21 @@ def test_another_run_in_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None
         check(changed)
     (run,) = launch([changed], 1, Console(file=io.StringIO()))
     assert run.state == "failed" and "replay.ratio=128" in run.why
+
+
+@pytest.mark.parametrize("value", ["train.loop=device", "init_from=elsewhere", "train.updates_per_dispatch=7"])
+def test_a_finished_run_is_of_the_values_that_it_was_trained_with(tmp_path: Path, value: str) -> None:
+    benchmark = Benchmark("b", (Task("CartPole-v1", 1000, ("classic",)),), seeds=1)
+    (job,) = jobs_of(benchmark, tmp_path)
+    finish(job, [3.0], 5.0)
+    changed = jobs_of(with_settings(benchmark, overrides=[value]), tmp_path)
+    found, missing = finished_of(changed)
+    key = value.partition("=")[0]
+    assert not found and f"a finished run with {key}=" in missing[0]["why"] and value in missing[0]["why"]
+    (run,) = launch(changed, 1, Console(file=io.StringIO()))
+    assert run.state == "failed" and "give another --out" in run.why
+    (job.folder / "evaluation.json").unlink()  # not finished: it may go on so
+    check(changed[0])
 
 
 def test_a_real_run_from_the_command_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dreamer_agent.bench.benchmark import Benchmark, Task, with_settings
-from dreamer_agent.bench.finished import finished_of, hash_of, same_values, values_of
+from dreamer_agent.bench.finished import finished_of
+from dreamer_agent.bench.identity import hash_of, same_values, values_of
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.records import keep, recorded
 from dreamer_agent.bench.report import write_report

@@ -10,7 +10,8 @@ import pytest
 
 from dreamer_agent.bench.benchmark import Benchmark, Task, with_settings
 from dreamer_agent.bench.command import _shown, run_benchmark
-from dreamer_agent.bench.finished import finished_of, hash_of, values_of
+from dreamer_agent.bench.finished import finished_of
+from dreamer_agent.bench.identity import hash_of, values_of
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.reference import FILE, published
 from dreamer_agent.bench.report import write_report
