@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ MAY_CHANGE = (  # what a resumed run may set anew
 )  # fmt: skip
 # And what it may when asked to: numbers that enter the update as data, and how often things happen.
 ALLOWABLE = (*HYPER, "replay.ratio", "replay.online", "behaviour.explore_steps", "version")
+ORIGIN = "provenance.json"
+LATER, FROM = "later", "from_env_step"  # in it: provenances since the first, and where each begins
 PROCESSES = "processes"  # folder of those but the first, where a run has several
 PACKAGES = ("dreamer-agent", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnasium")
 
@@ -38,8 +40,7 @@ def prepare(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
     check(folder, config, allow)
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "config.yaml")
-    if not (folder / "provenance.json").exists():
-        write_text(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+    _keep_origin(folder)
 
 
 def check(folder: Path, config: Config, allow: Collection[str] = ()) -> None:
@@ -79,6 +80,34 @@ def load(folder: Path) -> Config:
 def newest_step(folder: Path) -> int | None:
     """The env step of the newest checkpoint in a run directory; None without one."""
     return max(complete(folder / "checkpoints"), default=None)
+
+
+def origins(folder: Path) -> list[dict[str, Any]]:
+    """Provenances of a run: that of its beginning, then of each change of code, versions or hardware since.
+
+    Empty where there is none, or none that can be read.
+    """
+    try:
+        first = json.loads((folder / ORIGIN).read_text())
+        return [{key: value for key, value in first.items() if key != LATER}, *first.get(LATER, [])]
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
+def same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two provenances are of the same commit and version of this library."""
+    mine, theirs = ((found.get("commit"), found.get("packages", {}).get(PACKAGES[0])) for found in (one, other))
+    return mine == theirs
+
+
+def _keep_origin(folder: Path) -> None:
+    """Write where a run comes from, once; of one that goes on elsewhere, or with other code, that too."""
+    now, known = provenance(), origins(folder)
+    if not known:
+        write_text(folder / ORIGIN, json.dumps(now, indent=2) + "\n")
+    elif {key: value for key, value in known[-1].items() if key != FROM} != now:
+        later = [*known[1:], {FROM: newest_step(folder) or 0, **now}]
+        write_text(folder / ORIGIN, json.dumps({**known[0], LATER: later}, indent=2) + "\n")
 
 
 def provenance() -> dict[str, Any]:

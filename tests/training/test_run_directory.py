@@ -50,6 +50,25 @@ def test_the_same_run_may_go_on(run: Path) -> None:
     }
 
 
+def test_other_code_that_goes_on_with_a_run_leaves_its_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = run_directory.origins(run)
+    later = first | {"commit": "feedbeef"}
+    monkeypatch.setattr(run_directory, "provenance", lambda: later)
+    for _ in range(2):  # the second time nothing is new
+        run_directory.prepare(run, small_config())
+    assert run_directory.origins(run) == [first, later | {"from_env_step": 0}]
+    monkeypatch.setattr(run_directory, "provenance", lambda: first)
+    run_directory.prepare(run, small_config())
+    assert [one["commit"] for one in run_directory.origins(run)] == [first["commit"], "feedbeef", first["commit"]]
+    assert run_directory.same_code(first, first | {"device": "another"}) and not run_directory.same_code(
+        first, later
+    )
+    (run / "provenance.json").write_text("{")
+    assert run_directory.origins(run) == []
+    run_directory.prepare(run, small_config())
+    assert run_directory.origins(run) == [first]
+
+
 @pytest.mark.parametrize(
     "change",
     [
