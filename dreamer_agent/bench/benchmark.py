@@ -19,9 +19,10 @@ from dreamer_agent.values import flatten, parse_override
 OURS = "dreamer"
 LABELS = {OURS: "dreamer_agent"}
 METHODS = (OURS, *BASELINES)
+REPEAT = "env.kwargs.repeat"  # frames that an environment takes for a step by itself: `frames` says how many
 FIXED = {  # what a benchmark decides, and how that is changed
     "train.steps": "--steps", "train.eval_episodes": "--episodes", "seed": "--seeds and --first-seed",
-    "env.id": "another task",
+    "env.id": "another task", REPEAT: "a YAML file of your own, with its `frames`",
 }  # fmt: skip
 NUMBERS: dict[str, type] = {
     "steps": int, "frames": int, "seeds": int, "episodes": int, "low": float, "high": float, "goal": float,
@@ -107,19 +108,23 @@ class Benchmark:
     scale: str = "share of the way from a random policy to the goal"  # what a score of 1 means
     methods: tuple[str, ...] = (OURS,)
     changed: tuple[str, ...] = ()  # what was set for all tasks beside their definition
+    defined: bool = True  # False: made of ids, so that tasks, methods and seeds are whatever was asked for
 
-    def select(self, wanted: Sequence[str]) -> Benchmark:
-        """Only the tasks named in `wanted`, by their ids or what follows the suite; `ConfigError` for others."""
-        if not wanted:
-            return self
-        chosen = []
+    def select(self, wanted: Sequence[str], methods: Sequence[str] = ()) -> Benchmark:
+        """Only the tasks named in `wanted`, by their ids or what follows the suite, and only these `methods`.
+
+        Nothing named is no choice. `ConfigError` for what there is not.
+        """
+        check_methods(methods)
+        chosen: list[Task] = []
         for name in wanted:
             found = [task for task in self.tasks if name in (task.env, task.env.partition(":")[2])]
             if not found:
                 known = ", ".join(task.env for task in self.tasks)
                 raise ConfigError(f"The benchmark '{self.name}' has no task '{name}': choose from {known}.")
             chosen += [task for task in found if task not in chosen]
-        return dataclasses.replace(self, tasks=tuple(chosen))
+        kept = tuple(dict.fromkeys(methods)) or self.methods
+        return dataclasses.replace(self, tasks=tuple(chosen) or self.tasks, methods=kept)
 
 
 def benchmark_names() -> list[str]:
@@ -151,21 +156,22 @@ def load_benchmark(names: Sequence[str], preset: Sequence[str] = ()) -> Benchmar
     names = list(dict.fromkeys(names))
     tasks = tuple(Task(env=name, steps=config.train.steps, preset=tuple(preset)) for name in names)
     return Benchmark(
-        "tasks", tasks, title=", ".join(names), protocol=f"The preset {', '.join(preset) or 'default'}."
-    )
+        "tasks", tasks, title=", ".join(names), protocol=f"The preset {', '.join(preset) or 'default'}.",
+        defined=False,
+    )  # fmt: skip
 
 
 def with_settings(
     benchmark: Benchmark, steps: int | None = None, size: str | None = None, overrides: Iterable[str] = (),
-    **changes: Any,
+    episodes: int | None = None,
 ) -> Benchmark:  # fmt: skip
-    """The benchmark with other settings for all of its tasks, and other fields of its own (`seeds`, ...)."""
+    """The benchmark with other settings for all of its tasks, scored over other numbers of `episodes`."""
     given: dict[str, Any] = {}
     texts = list(overrides)
     for text in texts:
         given = _joined(given, parse_override(text))
     for key, option in FIXED.items():
-        if key in flatten(given):
+        if key in flatten(given) and (key != REPEAT or any(task.frames > 1 for task in benchmark.tasks)):
             raise ConfigError(f"{key} of a benchmark is not set as a value: use {option}.")
     tasks = []
     for task in benchmark.tasks:
@@ -173,11 +179,12 @@ def with_settings(
         new |= {"steps": steps, "budgets": {}} if steps else {}
         new |= {"size": size} if size else {}
         tasks.append(dataclasses.replace(task, **new))
-    kept = {key: value for key, value in changes.items() if value is not None}
     told = [f"{steps:,} env steps"] if steps else []
     told += [f"size {size}"] if size else []
+    told += [f"{episodes} episodes"] if episodes not in (None, benchmark.episodes) else []
     changed = (*benchmark.changed, *told, *texts)
-    return dataclasses.replace(benchmark, tasks=tuple(tasks), changed=changed, **kept)
+    count = benchmark.episodes if episodes is None else episodes
+    return dataclasses.replace(benchmark, tasks=tuple(tasks), changed=changed, episodes=count)
 
 
 def _read(name: str, preset: Sequence[str]) -> Benchmark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import shlex
 import sys
@@ -13,34 +14,40 @@ from rich.console import Console
 from rich.table import Table
 
 from dreamer_agent.bench.benchmark import OURS, Benchmark, check_methods
-from dreamer_agent.bench.jobs import jobs_of
+from dreamer_agent.bench.finished import finished_of
+from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.report import write_report
 from dreamer_agent.bench.results import gate
-from dreamer_agent.errors import ConfigError, missing_extra
+from dreamer_agent.errors import ConfigError, RunDirectoryError, missing_extra
 from dreamer_agent.interrupt import REQUEUE
 from dreamer_agent.launch.local import RETRIES, launch
 from dreamer_agent.launch.work import name_of
+from dreamer_agent.training.run_directory import origins, provenance, same_code
 
 
 def run_benchmark(
     benchmark: Benchmark, folder: Path, at_once: int = 1, only_report: bool = False, gated: bool = False,
     report: Path | None = None, seeds: Sequence[int] | None = None, tasks: Sequence[str] = (),
+    methods: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Do the runs of `benchmark` below `folder` that are not finished there, then write the report to `report`.
 
-    `tasks` and `seeds` choose among its runs; the report has those of earlier calls, too (`write_report`).
-    Without a folder of its own it lies in `folder`. Gives an exit code: 0; 1 where a run failed or a gate
-    was not passed (`gated`); 75 where a signal has ended it, and the same call goes on.
+    `tasks`, `methods` and `seeds` choose among its runs; the report has those of earlier calls, too
+    (`write_report`). Without a folder of its own it lies in `folder`. Gives an exit code: 0; 1 where a run failed
+    or a gate was not passed (`gated`, which judges the chosen runs alone); 75 where a signal has ended it, and
+    the same call goes on.
     """
-    chosen = benchmark.select(tasks)
+    chosen = benchmark.select(tasks, methods)
     check_benchmark(chosen, gated)
     console = Console(highlight=False, soft_wrap=True)
     jobs = jobs_of(chosen, folder, seeds)
     if not jobs:
         raise ConfigError("No task of the benchmark can be trained by these methods: choose others.")
+    if gated:
+        check_fresh(jobs)
     code = 0
     if not only_report:
-        if set(benchmark.methods) != {OURS} and importlib.util.find_spec("stable_baselines3") is None:
+        if set(chosen.methods) != {OURS} and importlib.util.find_spec("stable_baselines3") is None:
             raise missing_extra("stable-baselines3", "sb3")
         try:
             runs = launch(jobs, at_once, console, RETRIES)
@@ -55,9 +62,9 @@ def run_benchmark(
             return REQUEUE
     place = report or folder
     command = "dreamer-agent " + " ".join(shlex.quote(word) for word in _shown(sys.argv[1:]))
-    content = write_report(benchmark, jobs, place, command)
+    write_report(benchmark, jobs, place, command)
     console.print(f"report: {place / 'report.md'}, {place / 'report.html'}")
-    if gated and not _passed(console, gate(content), chosen):
+    if gated and not _passed(console, gate(chosen.tasks, *finished_of(jobs))):
         code = 1
     return code
 
@@ -71,17 +78,26 @@ def check_benchmark(benchmark: Benchmark, gated: bool = False) -> None:
         task.config(0, benchmark.episodes)
 
 
-def _passed(console: Console, found: Sequence[tuple[str, float, float, bool]], benchmark: Benchmark) -> bool:
+def check_fresh(jobs: Sequence[Job]) -> None:
+    """Raise `RunDirectoryError` where other code has trained a run, if only in part: a gate is for this code."""
+    here = provenance()
+    for job in jobs:
+        for origin in origins(job.folder) if job.method == OURS else ():
+            if not same_code(origin, here):
+                raise RunDirectoryError(
+                    f"{job.folder} holds a run of commit {origin.get('commit')}, but the gate is for this one, "
+                    f"{here['commit']}: give a new --out. Nothing was changed there."
+                )
+
+
+def _passed(console: Console, found: Sequence[tuple[str, float, float, bool]]) -> bool:
     """Print the gate of each task, and whether all were passed."""
-    wanted = {task.env for task in benchmark.tasks if task.gate is not None}
     table = Table("task", "median score", "gate", "", title="gate")
-    found = [one for one in found if one[0] in wanted]
     for env, least, median, passed in found:
-        table.add_row(env, f"{median:,.4g}", f"{least:,.4g}", "passed" if passed else "[red]not passed[/]")
-    for env in sorted(wanted - {env for env, *_ in found}):
-        table.add_row(env, "-", "", "[red]no finished run[/]")
+        score = "-" if math.isnan(median) else f"{median:,.4g}"
+        table.add_row(env, score, f"{least:,.4g}", "passed" if passed else "[red]not passed[/]")
     console.print(table)
-    return wanted == {env for env, _, _, passed in found if passed}
+    return all(passed for *_, passed in found)
 
 
 def _shown(arguments: Sequence[str]) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from dreamer_agent.bench.benchmark import LABELS, OURS, REACHED
+from dreamer_agent.bench.page_runs import machines, missing_told, not_run_told, other_episodes_told, runs_table
 from dreamer_agent.bench.text import interval, number, reached, short, spread, table
 from dreamer_agent.statistics import CONFIDENCE, EPISODES
 
@@ -32,7 +32,8 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
     if content["changed"]:
         parts.insert(2, f"**Changed here: {', '.join(content['changed'])}.**")
     if content["missing"]:
-        parts.append(_missing(content["missing"]))
+        parts.append(missing_told(content["missing"]))
+    parts += [*not_run_told(content["not_run"]), *other_episodes_told(content)]
     if "curves.png" in figures:
         parts.append("![Learning curves](curves.png)")
     parts += ["## Scores", _scores(content)]
@@ -41,32 +42,19 @@ def markdown(content: dict[str, Any], figures: Sequence[str] = FIGURES) -> str:
     parts += _numbers(content)
     if any(len(task["methods"]) > 1 for task in content["tasks"]):
         parts += _efficiency(content)
-    besides = [task for task in content["tasks"] if task["beside"]]
+    besides = [task for task in content["tasks"] if task["beside"] and OURS in task["methods"]]
     if besides:
         parts += ["## Beside published results", _BESIDE, *(_beside(task) for task in besides)]
     if content["aggregate"]:
         parts += ["## Over all tasks", _aggregate(content)]
         if "profile.png" in figures:
             parts.append("![Performance profile](profile.png)")
-    parts += ["## Runs", _runs(content), "## Where they ran", _machines(content)]
+    parts += ["## Runs", runs_table(content), "## Where they ran", machines(content)]
     parts.append(
         f"Last written by `{content['command']}`. All numbers are in `report.json`, the curves in `curves.json`, "
         "what is known of each run in `records/`."
     )
     return "\n\n".join(parts) + "\n"
-
-
-def _missing(missing: Sequence[dict[str, Any]]) -> str:
-    """What does not count, and why: the seeds of a task and method in one."""
-    reasons: dict[str, dict[str, list[str]]] = {}
-    for one in missing:
-        seeds = reasons.setdefault(one["why"], {}).setdefault(f"{one['task']} {one['method']}", [])
-        seeds.append(str(one["seed"]))
-    lines = []
-    for why, runs in reasons.items():
-        told = [f"{run} seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" for run, seeds in runs.items()]
-        lines.append(f"{why}: {'; '.join(told)}")
-    return f"**Left out.** {'. '.join(line[:1].upper() + line[1:] for line in lines)}."
 
 
 def _scores(content: dict[str, Any]) -> str:
@@ -152,11 +140,9 @@ _BESIDE = (
 
 def _beside(task: dict[str, Any]) -> str:
     found = task["beside"]["published"]
-    ours = task["methods"].get(OURS)
+    ours = task["methods"][OURS]
     frames = task["frames_per_step"]
     title = f"### {task['env']}"
-    if not ours:
-        return title
     spans = list(dict.fromkeys(tuple(tenth["frames"]) for one in found for tenth in one["tenths"]))
     rows = []
     mine = {tuple(tenth["frames"]): tenth["ours"] for one in found for tenth in one["tenths"]}
@@ -183,50 +169,20 @@ def _aggregate(content: dict[str, Any]) -> str:
     rows = []
     for method, one in content["aggregate"].items():
         cells = [interval(*one["numbers"][name]) for name in ("IQM", "median", "mean")]
-        rows.append([LABELS.get(method, method), str(len(one["tasks"])), *cells])
+        least, most = short(min(one["frames"])), short(max(one["frames"]))
+        frames = least if least == most else f"{least} to {most}"
+        rows.append([LABELS.get(method, method), str(len(one["tasks"])), frames, *cells])
     text = (
         f"Scores normalised per task ({content['scale']}), as Agarwal et al. 2021 advise: the interquartile mean "
         f"over all runs, median and mean over the tasks' means, with {CONFIDENCE:.0%} intervals of a bootstrap "
-        "that draws seeds within tasks; no interval where a task has one seed. Methods may cover different "
-        "tasks: compare only where the numbers of tasks agree."
+        "that draws seeds within tasks; no interval where a task has one seed. A score is one at the end of its "
+        "own budget: where the frames of two methods differ, so does what they had to learn from."
     )
-    return text + "\n\n" + table(["method", "tasks", "IQM", "median", "mean"], rows)
-
-
-def _runs(content: dict[str, Any]) -> str:
-    rows = []
-    for task in content["tasks"]:
-        for method, one in task["methods"].items():
-            for seed in one["seeds"]:
-                score = f"{number(seed['score'])} ± {number(seed['score_std'])} ({seed['episodes']})"
-                rows.append([
-                    task["env"], LABELS.get(method, method), str(seed["seed"]), f"{seed['env_steps']:,}",
-                    f"{seed['updates']:,}", score,
-                    f"{seed['minutes']:.1f}", seed["settings"],
-                    f"`{seed['config_hash']}`", f"`{seed['provenance']['commit']}`",
-                ])  # fmt: skip
-    return table(
-        ["task", "method", "seed", "env steps", "updates", "score ± sd (episodes)", "minutes", "settings",
-         "configuration", "commit"], rows,
-    )  # fmt: skip
-
-
-def _machines(content: dict[str, Any]) -> str:
-    """The distinct provenances but for their commits, and how many runs each has."""
-    counts: dict[str, int] = {}
-    for task in content["tasks"]:
-        for one in task["methods"].values():
-            for seed in one["seeds"]:
-                key = json.dumps({k: v for k, v in seed["provenance"].items() if k != "commit"}, sort_keys=True)
-                counts[key] = counts.get(key, 0) + 1
-    lines = []
-    for key, count in counts.items():
-        found = json.loads(key)
-        packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items() if version)
-        each = f"{found['device']}, {found['cpu_cores']} core{'s' if found['cpu_cores'] != 1 else ''} for each"
-        runs = f"{count} run{'s' if count > 1 else ''}"
-        lines.append(f"- {runs}: {found['backend']} ({each}), Python {found['python']}, {packages}")
-    return "\n".join(lines)
+    every = dict.fromkeys(env for one in content["aggregate"].values() for env in one["tasks"])
+    for method, one in content["aggregate"].items():
+        if without := [env for env in every if env not in one["tasks"]]:
+            text += f" {LABELS.get(method, method)} is without {', '.join(without)}."
+    return text + "\n\n" + table(["method", "tasks", "frames of a task", "IQM", "median", "mean"], rows)
 
 
 def _goal(task: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from dreamer_agent.bench.finished import Finished, finished_of
 from dreamer_agent.bench.jobs import Job
 from dreamer_agent.bench.page import markdown
 from dreamer_agent.bench.records import keep, recorded
-from dreamer_agent.bench.results import collect, overlay
+from dreamer_agent.bench.results import collect, not_run, overlay
 from dreamer_agent.bench.text import short
 from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.files import write_text
@@ -43,6 +43,7 @@ def write_report(benchmark: Benchmark, jobs: Sequence[Job], folder: Path, comman
     known = {one.key for one in finished}
     missing = [one for one in unfinished if (one["task"], one["method"], one["seed"]) not in known] + unfit
     content = {"command": command, **collect(benchmark, finished, missing)}
+    content["not_run"] = not_run(benchmark, finished)
     write_text(folder / "report.json", json.dumps(content, indent=1) + "\n")
     write_text(folder / "curves.json", json.dumps(overlay(finished)) + "\n")
     figures = _draw(content, finished, folder)

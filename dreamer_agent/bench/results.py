@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,11 +33,25 @@ def collect(
         "title": benchmark.title or benchmark.name,
         "protocol": " ".join(benchmark.protocol.split()),
         "changed": list(benchmark.changed),
+        "episodes": benchmark.episodes,
         "scale": benchmark.scale,
         "tasks": tasks,
         "aggregate": {m: found for m in METHODS if (found := _aggregate(tasks, m)) is not None},
         "missing": list(missing),
     }
+
+
+def not_run(benchmark: Benchmark, finished: Sequence[Finished]) -> list[dict[str, Any]]:
+    """What the definition asks for and `finished` has not: task, method, the seeds there are, and of how many."""
+    if not benchmark.defined:
+        return []
+    runs = Counter(one.key[:2] for one in finished)
+    asked = [(task.env, name) for task in benchmark.tasks for name in benchmark.methods if task.allows(name)]
+    return [
+        {"task": env, "method": name, "seeds": runs[env, name], "of": benchmark.seeds}
+        for env, name in asked
+        if runs[env, name] < benchmark.seeds
+    ]
 
 
 def overlay(finished: Sequence[Finished]) -> list[dict[str, Any]]:
@@ -141,6 +156,7 @@ def _aggregate(tasks: Sequence[dict[str, Any]], method: str) -> dict[str, Any] |
     value, low, high = profile(list(scores.values()), POINTS)
     return {
         "tasks": list(scores),
+        "frames": [found[env]["steps"] * found[env]["frames_per_step"] for env in scores],
         "numbers": {name: list(estimate) for name, estimate in aggregate(list(scores.values())).items()},
         "profile": {
             "points": POINTS.tolist(),
@@ -151,17 +167,19 @@ def _aggregate(tasks: Sequence[dict[str, Any]], method: str) -> dict[str, Any] |
     }
 
 
-def gate(content: dict[str, Any]) -> list[tuple[str, float, float, bool]]:
+def gate(
+    tasks: Sequence[Task], finished: Sequence[Finished], missing: Sequence[dict[str, Any]]
+) -> list[tuple[str, float, float, bool]]:
     """For every task with a gate: its id, the gate, our median final score, and whether that is high enough.
 
-    A task without all of its runs has not passed; without any, its median is NaN.
+    Judged are the runs of ours among `finished`. A task that has one of ours in `missing` has not passed; without
+    any finished run its median is NaN.
     """
-    short = {one["task"] for one in content["missing"] if one["method"] == OURS}
+    short = {one["task"] for one in missing if one["method"] == OURS}
     out = []
-    for task in content["tasks"]:
-        if task["gate"] is not None:
-            ours = task["methods"].get(OURS)
-            median = ours["score"][0] if ours else float("nan")
-            passed = bool(median >= task["gate"]) and task["env"] not in short
-            out.append((task["env"], task["gate"], median, passed))
+    for task in tasks:
+        if task.gate is not None:
+            scores = [one.facts["score"] for one in finished if one.key[:2] == (task.env, OURS)]
+            median = float(np.median(scores)) if scores else float("nan")
+            out.append((task.env, task.gate, median, bool(median >= task.gate) and task.env not in short))
     return out

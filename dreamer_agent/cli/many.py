@@ -43,15 +43,11 @@ def bench(
 
     overrides = [name for name in names if "=" in name]
     benchmark = load_benchmark([name for name in names if "=" not in name], preset or [])
-    benchmark = with_settings(
-        benchmark, steps, size, overrides=overrides, episodes=episodes,
-        methods=tuple(method) if method else None,
-    )  # fmt: skip
+    benchmark = with_settings(benchmark, steps, size, overrides=overrides, episodes=episodes)
     count = benchmark.seeds if seeds is None else seeds
     folder = out or Path("runs") / "bench" / benchmark.name
-    code = run_benchmark(
-        benchmark, folder, jobs, only_report, gate, report, range(first_seed, first_seed + count), task or []
-    )
+    chosen = range(first_seed, first_seed + count)
+    code = run_benchmark(benchmark, folder, jobs, only_report, gate, report, chosen, task or [], method or [])
     if code:
         raise typer.Exit(code)
 

@@ -11,8 +11,8 @@ from dreamer_agent.bench.jobs import Job
 from dreamer_agent.config import save_config
 
 PROVENANCE = {
-    "python": "3.11.0", "platform": "somewhere", "packages": {"jax": "0.10.2"}, "commit": "0123456789ab",
-    "backend": "cpu", "device": "cpu", "cpu_cores": 1,
+    "python": "3.11.0", "platform": "somewhere", "packages": {"dreamer-agent": None, "jax": "0.10.2"},
+    "commit": "0123456789ab", "backend": "cpu", "device": "cpu", "cpu_cores": 1,
 }  # fmt: skip
 
 

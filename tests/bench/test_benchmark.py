@@ -58,19 +58,18 @@ def test_environments_by_their_ids() -> None:
 def test_settings_for_all_tasks() -> None:
     benchmark = load_benchmark(["classic"])
     changed = with_settings(
-        benchmark, steps=900, size="1m", overrides=["replay.ratio=64", "env.num_envs=2"], episodes=7, methods=None
+        benchmark, steps=900, size="1m", overrides=["replay.ratio=64", "env.num_envs=2"], episodes=7
     )
     for task in changed.tasks:
         config = task.config(0, changed.episodes)
         assert (config.train.steps, config.replay.ratio, config.env.num_envs) == (900, 64, 2)
         assert config.model.deter == 512 and config.train.eval_episodes == 7
-    assert changed.methods == benchmark.methods
+    assert changed.changed == ("900 env steps", "size 1m", "7 episodes", "replay.ratio=64", "env.num_envs=2")
+    assert with_settings(benchmark, episodes=benchmark.episodes).changed == ()
 
 
 def test_jobs_go_through_all_tasks_before_the_next_seed(tmp_path: Path) -> None:
-    benchmark = with_settings(
-        load_benchmark(["classic"]).select(["CartPole-v1", "Pendulum-v1"]), methods=("dreamer",)
-    )
+    benchmark = load_benchmark(["classic"]).select(["CartPole-v1", "Pendulum-v1"], ["dreamer", "dreamer"])
     jobs = jobs_of(benchmark, tmp_path, [3, 4])
     assert [(job.task.env, job.seed) for job in jobs] == [
         ("CartPole-v1", 3), ("Pendulum-v1", 3), ("CartPole-v1", 4), ("Pendulum-v1", 4),
@@ -140,3 +139,14 @@ def test_unknown_names_are_told() -> None:
 def test_what_options_are_for_is_not_set_as_a_value(text: str) -> None:
     with pytest.raises(ConfigError, match=f"{text.split('=')[0]} of a benchmark is not set as a value: use "):
         with_settings(load_benchmark(["classic"]), overrides=[text])
+
+
+def test_frames_of_a_step_stay_what_the_definition_says() -> None:
+    with pytest.raises(
+        ConfigError, match=r"env\.kwargs\.repeat .* use a YAML file of your own, with its `frames`"
+    ):
+        with_settings(load_benchmark(["atari100k"]), overrides=["env.kwargs.repeat=1"])
+    mine = load_benchmark(["my_module:Mine-v1"])
+    assert with_settings(mine, overrides=["env.kwargs.repeat=3"]).tasks[0].overrides == {
+        "env": {"kwargs": {"repeat": 3}}
+    }

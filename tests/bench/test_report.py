@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from dreamer_agent.bench.report import write_report
 from dreamer_agent.bench.results import collect, gate, overlay
 from dreamer_agent.bench.text import interval, number, reached, short, spread
 from dreamer_agent.errors import ConfigError, RunDirectoryError
-from tests.bench.runs import finish
+from tests.bench.runs import PROVENANCE, finish
 
 CUP = Task(
     "dmc:ball_in_cup_catch", steps=60_000, preset=("dmc_proprio",), low=0, high=1000, gate=300,
@@ -124,10 +125,11 @@ def test_methods_side_by_side(tmp_path: Path) -> None:
 
 
 def test_the_gate(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gate(collected(jobs)) == [
+    assert gate(BENCHMARK.tasks, *finished_of(jobs)) == [
         ("CartPole-v1", 400, 255, False), ("dmc:ball_in_cup_catch", 300, 600, True),
     ]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "two"])
+    monkeypatch.setattr("dreamer_agent.bench.command.provenance", lambda: PROVENANCE)
     run = dict(folder=tmp_path, only_report=True, gated=True)
     assert run_benchmark(BENCHMARK, **run) == 1
     assert run_benchmark(BENCHMARK, **run, tasks=["dmc:ball_in_cup_catch"]) == 0
@@ -143,7 +145,81 @@ def test_the_gate(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_gate_needs_all_runs(jobs: list[Job]) -> None:
     (jobs[3].folder / "evaluation.json").unlink()
-    assert gate(collected(jobs))[1] == ("dmc:ball_in_cup_catch", 300, 500, False)
+    assert gate(BENCHMARK.tasks, *finished_of(jobs))[1] == ("dmc:ball_in_cup_catch", 300, 500, False)
+    assert math.isnan(gate(BENCHMARK.tasks, [], [])[0][2]) and not gate(BENCHMARK.tasks, [], [])[0][3]
+
+
+def gated(benchmark: Benchmark, folder: Path, report: Path, seeds: list[int]) -> int:
+    return run_benchmark(benchmark, folder, only_report=True, gated=True, report=report, seeds=seeds)
+
+
+def test_a_gate_judges_the_runs_of_its_call_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["dreamer-agent", "bench", "pole"])
+    monkeypatch.setattr("dreamer_agent.bench.command.provenance", lambda: PROVENANCE)
+    benchmark, report = Benchmark("pole", (POLE,), episodes=4), tmp_path / "report"
+    good = jobs_of(benchmark, tmp_path / "good", [0, 1])
+    for job in good:
+        finish(job, [500, 500], 500)
+    assert gated(benchmark, tmp_path / "good", report, [0, 1]) == 0
+    (bad,) = jobs_of(benchmark, tmp_path / "bad", [2])
+    finish(bad, [10, 10], 10)
+    assert gated(benchmark, tmp_path / "bad", report, [2]) == 1  # whatever the records beside it were worth
+    unfit = with_settings(benchmark, overrides=["replay.ratio=8"])
+    (other,) = jobs_of(unfit, tmp_path / "other", [9])
+    finish(other, [10, 10], 10)
+    write_report(unfit, [other], report, "a run of other settings, which leaves its record")
+    assert gated(benchmark, tmp_path / "good", report, [0, 1]) == 0
+
+
+def test_a_gate_takes_no_run_of_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamer_agent.bench.command.provenance", lambda: PROVENANCE | {"commit": "new"})
+    benchmark = Benchmark("pole", (POLE,), episodes=4)
+    (job,) = jobs_of(benchmark, tmp_path, [0])
+    finish(job, [500, 500], 500)
+    with pytest.raises(RunDirectoryError, match=r"of commit 0123456789ab, but .* new: give a new --out"):
+        gated(benchmark, tmp_path, tmp_path / "report", [0])
+    later = PROVENANCE | {"commit": "new", "later": [PROVENANCE | {"commit": "between"}]}
+    (job.folder / "provenance.json").write_text(json.dumps(later))
+    with pytest.raises(RunDirectoryError, match="commit between"):
+        gated(benchmark, tmp_path, tmp_path / "report", [0])
+
+
+def test_what_the_definition_asks_for_and_nobody_ran_is_named(jobs: list[Job], tmp_path: Path) -> None:
+    write_report(BENCHMARK, jobs, tmp_path / "whole", "command")
+    page = (tmp_path / "whole" / "report.md").read_text()
+    assert "Not run yet" not in page and "Fewer seeds" not in page and "Scored over" not in page
+    asked = dataclasses.replace(BENCHMARK, methods=("dreamer", "ppo"), episodes=100)
+    write_report(
+        asked, jobs_of(asked.select([POLE.env], ["dreamer"]), tmp_path, [0]), tmp_path / "part", "command"
+    )
+    page = (tmp_path / "part" / "report.md").read_text()
+    others = "CartPole-v1 (ppo), dmc:ball_in_cup_catch (dreamer_agent), dmc:ball_in_cup_catch (ppo)"
+    assert f"**Not run yet.** {others}." in page
+    assert "**Fewer seeds than the 2 asked for.** CartPole-v1 (dreamer_agent) 1." in page
+    assert "**Scored over 4 episodes, not 100**: 1 of 1 runs." in page
+    free = dataclasses.replace(asked, defined=False)  # of ids, with whatever was asked for
+    assert not write_report(free, jobs[:1], tmp_path / "free", "command")["not_run"]
+
+
+def test_code_and_machines_that_went_on_with_a_run_are_named(jobs: list[Job], tmp_path: Path) -> None:
+    later = PROVENANCE | {"commit": "feedbeef", "device": "H100", "from_env_step": 500}
+    (jobs[0].folder / "provenance.json").write_text(json.dumps(PROVENANCE | {"later": [later]}))
+    write_report(BENCHMARK, jobs, tmp_path / "report", "command")
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "`0123456789ab` → `feedbeef`" in page
+    assert "- 4 runs: cpu (cpu, 1 core for each)" in page and "- 1 run: cpu (H100, 1 core for each)" in page
+
+
+def test_budgets_and_tasks_of_methods_are_told_where_they_are_averaged(tmp_path: Path) -> None:
+    task = dataclasses.replace(POLE, budgets={"ppo": 5000})
+    benchmark = Benchmark("beside", (task, CUP), methods=("dreamer", "ppo"), seeds=1)
+    jobs = jobs_of(benchmark, tmp_path)[:3]
+    for job in jobs:
+        finish(job, [20, 500], 500)
+    write_report(benchmark, jobs, tmp_path / "report", "command")
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "| dreamer_agent | 2 | 1K to 120K |" in page and "| ppo | 1 | 5K |" in page
+    assert "ppo is without dmc:ball_in_cup_catch." in page
 
 
 def test_runs_of_other_settings_are_left_out_and_told(jobs: list[Job], tmp_path: Path) -> None:
