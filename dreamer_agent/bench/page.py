@@ -11,6 +11,7 @@ from dreamer_agent.bench.text import interval, number, reached, short, spread, t
 from dreamer_agent.statistics import CONFIDENCE, EPISODES
 
 FIGURES = ("curves.png", "profile.png")
+NO_BUDGET = ("human", "random")  # of the published methods
 
 
 _ABOUT = (
@@ -155,14 +156,30 @@ def _beside(task: dict[str, Any]) -> str:
         values = {tuple(tenth["frames"]): number(tenth["published"]) for tenth in one["tenths"]}
         deviation = "" if one["std"] is None else f" ± {number(one['std'])}"
         kind = "evaluation" if one["metric"] == "eval_return" else one["final_window"] or "as printed"
-        at = "" if one["method"] in ("human", "random") else f" at {short(one['budget'])} frames"
+        at = "" if one["method"] in NO_BUDGET else f" at {short(one['budget'])} frames"
         end = f"{number(one['final'])}{deviation} ({kind.partition(',')[0]}){at}"
         rows.append(
             [one["method"], one["seeds"] or "?", *(values.get(span, "-") for span in spans), end, one["source"]]
         )
     heads = [f"{short(first)} to {short(last)} frames" for first, last in spans]
     text = "" if spans else "\n\nNo published curve has a tenth that our runs cover whole: final values only."
-    return f"{title}{text}\n\n" + table(["method", "seeds", *heads, "final", "source"], rows)
+    page = f"{title}{text}\n\n" + table(["method", "seeds", *heads, "final", "source"], rows)
+    return page + _beside_numbers(task, ours)
+
+
+def _beside_numbers(task: dict[str, Any], ours: dict[str, Any]) -> str:
+    """What is no return, of others and of ours, each with the budget that it belongs to."""
+    rows = []
+    frames = short(ours["steps"] * task["frames_per_step"])
+    for name in dict.fromkeys(one["name"] for one in task["beside"]["numbers"]):
+        mine = spread([seed["numbers"].get(name) for seed in ours["seeds"]])
+        rows.append([name, LABELS[OURS], mine, frames, "this report"])
+        for one in task["beside"]["numbers"]:
+            if one["name"] == name:
+                deviation = "" if one["std"] is None else f" ± {number(one['std'])}"
+                budget = short(one["budget"]) if one["method"] not in NO_BUDGET else "-"
+                rows.append([name, one["method"], f"{number(one['value'])}{deviation}", budget, one["source"]])
+    return "\n\n" + table(["what", "method", "value", "frames", "source"], rows) if rows else ""
 
 
 def _aggregate(content: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dreamer_agent.bench.benchmark import LABELS, METHODS, OURS, Benchmark, Task
 from dreamer_agent.bench.finished import Finished
-from dreamer_agent.bench.reference import Published, published
+from dreamer_agent.bench.reference import NUMBERS, Published, published, published_numbers
 from dreamer_agent.statistics import (
     Episodes,
     aggregate,
@@ -128,7 +128,15 @@ def beside(task: Task, runs: Sequence[Episodes], steps: int) -> dict[str, Any] |
         "task": task.published,
         "drawn": list(task.drawn or dict.fromkeys(one.method for one in found)),
         "published": [_beside(one, runs, frames, steps) for one in found],
+        "numbers": [_number(one) for one in published_numbers(suites, task.published)],
     }
+
+
+def _number(one: Published) -> dict[str, Any]:
+    return {
+        "name": NUMBERS[one.metric], "method": one.method, "budget": one.budget, "value": one.mean,
+        "std": one.std, "license": one.license, "source": one.source,
+    }  # fmt: skip
 
 
 def _beside(one: Published, runs: Sequence[Episodes], frames: int, steps: int) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_agent.bench.benchmark import Benchmark, Task, with_settings
+from dreamer_agent.bench.benchmark import Benchmark, Task, load_benchmark, with_settings
 from dreamer_agent.bench.command import _shown, run_benchmark
 from dreamer_agent.bench.finished import finished_of
 from dreamer_agent.bench.identity import hash_of, values_of
 from dreamer_agent.bench.jobs import Job, jobs_of
+from dreamer_agent.bench.page import markdown
 from dreamer_agent.bench.reference import FILE, published
 from dreamer_agent.bench.report import write_report
 from dreamer_agent.bench.results import collect, gate, overlay
@@ -294,6 +295,20 @@ def test_the_reference_data() -> None:
     assert all(row.count(",") > 15 for row in text.splitlines())
     (reward,) = [one for one in published(["crafter"], "crafter_reward") if one.method == "dreamerv3"]
     assert reward.metric == "return" and reward.mean == 11.7 and reward.tenths() == []
+
+
+def test_published_numbers_that_are_no_returns_stand_beside_ours(tmp_path: Path) -> None:
+    crafter = load_benchmark(["crafter"])
+    (job,) = jobs_of(with_settings(crafter, steps=1000, episodes=4), tmp_path, [0])
+    name = "Crafter score over training, %"
+    finish(job, [1.0, 2.0], 2.0)
+    (run,) = finished_of([job])[0]
+    run = dataclasses.replace(run, facts=run.facts | {"numbers": {name: 1.25}})
+    content = collect(crafter, [run])
+    page = markdown({**content, "not_run": [], "command": "command"})
+    assert f"| {name} | dreamer_agent | 1.25 | 1K | this report |" in page
+    assert f"| {name} | dreamerv3 | 14.5 ± 1.6 | 1M | danijar/crafter README scoreboard |" in page
+    assert f"| {name} | human | 50.5 ± 6.8 | - |" in page
 
 
 def test_numbers_as_text() -> None:

@@ -16,6 +16,9 @@ from pathlib import Path
 
 FILE = Path(__file__).parent / "scores.csv"
 TENTHS = tuple(f"c{number}" for number in range(10, 101, 10))
+NUMBERS = {
+    "crafter_score_%": "Crafter score over training, %"
+}  # metrics that are no returns, as reports name them
 RETURNS = ("train_episode_return", "return", "eval_return")  # metrics that a mean return compares with
 
 
@@ -49,8 +52,17 @@ class Published:
 
 def published(suites: Iterable[str], task: str) -> list[Published]:
     """All results for `task` in any of `suites` whose metric is an episode's return."""
-    wanted = list(suites)
-    return [one for one in _all() if one.suite in wanted and one.task == task and one.metric in RETURNS]
+    return _chosen(suites, task, RETURNS)
+
+
+def published_numbers(suites: Iterable[str], task: str) -> list[Published]:
+    """All results for it whose metric is another one that our reports have, too (`NUMBERS`)."""
+    return _chosen(suites, task, NUMBERS)
+
+
+def _chosen(suites: Iterable[str], task: str, metrics: Iterable[str]) -> list[Published]:
+    wanted, kept = list(suites), list(metrics)
+    return [one for one in _all() if one.suite in wanted and one.task == task and one.metric in kept]
 
 
 @cache
