@@ -68,6 +68,11 @@ def as_html(page: str, title: str, folder: Path) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
 
 
+def _kind(published: dict[str, Any]) -> str:
+    """What a legend adds to a published curve that is not of training episodes, as the axis says."""
+    return " (evaluation)" if published["metric"] == "eval_return" or not published["bins"] else ""
+
+
 def _draw(content: dict[str, Any], finished: Sequence[Finished], folder: Path) -> list[str]:
     from dreamer_agent.plots.benchmarks import Panel, curve_of_tenths, draw_benchmark, draw_profiles
 
@@ -80,7 +85,7 @@ def _draw(content: dict[str, Any], finished: Sequence[Finished], folder: Path) -
                 groups.setdefault(label, []).append((one.frames(), one.episodes.returns))
         beside = task["beside"] or {"published": [], "drawn": []}
         published = {
-            f"{one['method']}, {short(one['budget'])}": curve_of_tenths(one["curve"], one["bins"])
+            f"{one['method']}, {short(one['budget'])}{_kind(one)}": curve_of_tenths(one["curve"], one["bins"])
             for one in beside["published"]
             if one["curve"] and one["method"] in beside["drawn"]
         }

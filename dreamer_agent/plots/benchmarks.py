@@ -19,7 +19,10 @@ COLUMNS = 3
 
 @dataclass(frozen=True)
 class Panel:
-    """One task: our curves by method, published ones by name, and lines at returns."""
+    """One task: our curves by method, published ones by name, and lines at returns.
+
+    The axis is of training episodes: the name of a published curve says so where it is of something else.
+    """
 
     title: str
     groups: Mapping[str, Sequence[Curve]]

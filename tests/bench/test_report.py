@@ -263,6 +263,19 @@ def test_tasks_that_share_a_published_one_keep_their_own_curves(tmp_path: Path, 
     assert values == [[[1.0, 2.0]], [[3.0, 4.0]]]
 
 
+def test_the_legend_tells_published_evaluations_from_training_episodes(
+    jobs: list[Job], tmp_path, monkeypatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "dreamer_agent.plots.benchmarks.draw_benchmark", lambda panels, path: drawn.extend(panels)
+    )
+    monkeypatch.setattr("dreamer_agent.bench.report.as_html", lambda *_: "")
+    cup = dataclasses.replace(CUP, drawn=("dreamerv3", "tdmpc2"))
+    write_report(dataclasses.replace(BENCHMARK, tasks=(POLE, cup)), jobs, tmp_path / "report", "command")
+    assert set(drawn[1].published) == {"dreamerv3, 500K", "tdmpc2, 500K (evaluation)"}
+
+
 def test_paths_of_this_machine_do_not_enter_the_report() -> None:
     words = [
         "bench",
