@@ -17,6 +17,7 @@ Groups = Mapping[str, Sequence[Curve]]  # label -> the curves of its runs
 THIN, SHADE = 0.7, 0.15  # width of the line of a single run, opacity of a band
 LONG = 55  # letters of a label that leave no room for one beside it
 WIDEST = 95  # letters of a line of it, so that it does not run into the next panel
+MOST = 2000  # points of the axis that several runs share
 STYLES = ("-", "--", ":", "-.")  # of lines, where there are more than colours
 
 
@@ -27,18 +28,22 @@ def curve(rows: Sequence[Mapping[str, float]], key: str = "episode/return") -> C
     return np.array(steps, float), np.array(values, float)
 
 
-def band(curves: Sequence[Curve], points: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """Curves of several runs on one axis: env steps `[P]` and values `[runs, P]`.
+def band(curves: Sequence[Curve], most: int = MOST) -> tuple[np.ndarray, np.ndarray]:
+    """Curves of several runs on one axis: env steps `[P]` and values `[runs, P]`, with P at most `most`.
 
-    The axis covers only the steps that every run reached: a run that is behind shortens it for all. Between
-    logged points values are interpolated.
+    The axis covers only the steps that every run reached: a run that is behind shortens it for all. It has each
+    step there at which any of them was logged, so that none is missed; of more than `most` only as many, evenly
+    by their number. Between its own logged points a curve is interpolated.
     """
     filled = [c for c in curves if len(c[0])]
     if not filled:
         return np.zeros(0), np.zeros((0, 0))
     low = max(steps[0] for steps, _ in filled)
     high = min(steps[-1] for steps, _ in filled)
-    axis = np.linspace(low, max(high, low), points)
+    logged = np.unique(np.concatenate([steps for steps, _ in filled]))
+    axis = logged[(logged >= low) & (logged <= max(high, low))]
+    if len(axis) > most:
+        axis = axis[np.linspace(0, len(axis) - 1, most).round().astype(int)]
     return axis, np.stack([np.interp(axis, steps, values) for steps, values in filled])
 
 

@@ -29,9 +29,30 @@ def test_curve_skips_rows_without_the_metric() -> None:
 def test_band_covers_the_steps_that_all_runs_reached() -> None:
     one = (np.array([0.0, 10.0]), np.array([0.0, 10.0]))
     two = (np.array([5.0, 20.0]), np.array([5.0, 20.0]))
-    steps, values = band([one, two, (np.zeros(0), np.zeros(0))], points=6)
-    assert steps.tolist() == [5, 6, 7, 8, 9, 10]
+    steps, values = band([one, two, (np.zeros(0), np.zeros(0))])
+    assert steps.tolist() == [5, 10]
     np.testing.assert_allclose(values, [steps, steps])
+    steps, values = band([one, (two[0] + 10, two[1])])  # nothing in common
+    assert steps.tolist() == [15] and values.shape == (2, 1)
+
+
+def test_band_has_every_logged_step() -> None:
+    """A peak of one point early in a long run, where points evenly over the budget would pass it by."""
+    early, late = np.array([500.0, 1000, 1500]), np.array([1200.0, 150_000, 300_000])
+    one = (np.concatenate([early, late[1:]]), np.array([0.0, 90, 0, 0, 0]))
+    two = (np.concatenate([early[:1], late]), np.array([0.0, 70, 7, 7]))
+    steps, values = band([one, two])
+    assert steps.tolist() == [500, 1000, 1200, 1500, 150_000, 300_000]
+    np.testing.assert_allclose(values[0], [0, 90, 54, 0, 0, 0])
+    np.testing.assert_allclose(values[1, [0, 1, 2, 4, 5]], [0, 50, 70, 7, 7])
+
+
+def test_band_of_very_many_steps_is_thinned_evenly() -> None:
+    line = np.arange(10_001.0)
+    steps, _ = band([(line, line), (line + 0.5, line)])
+    assert len(steps) == curves.MOST and (steps[0], steps[-1]) == (0.5, 10_000)
+    assert set(np.diff(steps)) == {5.0, 5.0 + 0.5}
+    assert band([(line, line)], most=3)[0].tolist() == [0, 5000, 10_000]
 
 
 def pixels(path: Path) -> np.ndarray:
