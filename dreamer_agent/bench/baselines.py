@@ -61,7 +61,8 @@ def train_baseline(method: str, env: EnvConfig, steps: int, seed: int, folder: P
 
     A run does not resume: in a folder without `evaluation.json` it begins anew, and one that is finished is left
     as it is. Raises `ConfigError` for what cannot be run, `RunDirectoryError` where `folder` holds something
-    else or another process is at work, and `MissingExtraError` without stable-baselines3.
+    else (a run of other settings, finished or not) or another process is at work, and `MissingExtraError`
+    without stable-baselines3.
     """
     settings = settings_of(method, env.id)
     if steps < 1 or episodes < 1:
@@ -182,7 +183,9 @@ def asked_of(method: str, env: EnvConfig, steps: int, seed: int, episodes: int) 
 
 
 def _finished(folder: Path, asked: dict[str, Any]) -> bool:
-    """Whether `folder` holds this very run, whole; `RunDirectoryError` where it holds something else."""
+    """Whether `folder` holds this very run, whole; `RunDirectoryError` where it holds something else, be that
+    finished or not.
+    """
     if folder.exists() and not folder.is_dir():
         raise RunDirectoryError(f"{folder} is a file, not a folder: give an empty or new folder.")
     settings = folder / SETTINGS
@@ -192,16 +195,14 @@ def _finished(folder: Path, asked: dict[str, Any]) -> bool:
                 f"{folder} holds files but no baseline ({SETTINGS} is missing): give an empty or new folder."
             )
         return False
-    if not (folder / RESULT).exists():
-        return False
     found = json.loads(settings.read_text())
     for key, value in asked.items():
         if found.get(key) != value:
             raise RunDirectoryError(
-                f"{folder} holds a finished baseline with {key}={found.get(key)}, but {key}={value} is asked "
-                "for: give another folder. Nothing was changed there."
+                f"{folder} holds a baseline with {key}={found.get(key)}, but {key}={value} is asked for: give "
+                "another folder. Nothing was changed there."
             )
-    return True
+    return (folder / RESULT).exists()
 
 
 def _begin(folder: Path, asked: dict[str, Any]) -> IO[bytes]:

@@ -233,12 +233,25 @@ def test_a_run_begins_anew_until_it_is_finished(tmp_path: Path) -> None:
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     train_baseline("random", cartpole, 600, 0, run, 1)
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
-    with pytest.raises(RunDirectoryError, match="holds a finished baseline with seed=0, but seed=1 is asked for"):
+    with pytest.raises(
+        RunDirectoryError, match="holds a baseline with seed=0, but seed=1 is asked for: give another"
+    ):
         train_baseline("random", cartpole, 600, 1, run, 1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(RunDirectoryError, match="holds files but no baseline"):
         train_baseline("random", cartpole, 600, 0, tmp_path / "other", 1)
+
+
+def test_an_unfinished_run_of_other_settings_is_left_as_it_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_baseline("random", EnvConfig(id=COUNTED), 20, 0, run, 1)
+    (run / "evaluation.json").unlink()
+    before = {path.name: path.read_text() for path in run.iterdir()}
+    for steps, seed, said in ((30, 0, "steps=20, but steps=30"), (20, 1, "seed=0, but seed=1")):
+        with pytest.raises(RunDirectoryError, match=f"holds a baseline with {said} is asked for"):
+            train_baseline("random", EnvConfig(id=COUNTED), steps, seed, run, 1)
+    assert {path.name: path.read_text() for path in run.iterdir()} == before
 
 
 def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path, monkeypatch) -> None:
