@@ -33,6 +33,7 @@ from dreamer_agent.bench.baseline_settings import (
 from dreamer_agent.config import EnvConfig, TrainConfig
 from dreamer_agent.errors import ConfigError, DreamerError, RunDirectoryError, missing_extra
 from dreamer_agent.files import write_text
+from dreamer_agent.launch.work import evaluation_in
 from dreamer_agent.training.evaluate import EVALUATION_SEED, Evaluation
 from dreamer_agent.training.lock import locked
 from dreamer_agent.training.run_directory import provenance
@@ -184,7 +185,7 @@ def asked_of(method: str, env: EnvConfig, steps: int, seed: int, episodes: int) 
 
 def _finished(folder: Path, asked: dict[str, Any]) -> bool:
     """Whether `folder` holds this very run, whole; `RunDirectoryError` where it holds something else, be that
-    finished or not.
+    finished or not, or something damaged.
     """
     if folder.exists() and not folder.is_dir():
         raise RunDirectoryError(f"{folder} is a file, not a folder: give an empty or new folder.")
@@ -195,14 +196,19 @@ def _finished(folder: Path, asked: dict[str, Any]) -> bool:
                 f"{folder} holds files but no baseline ({SETTINGS} is missing): give an empty or new folder."
             )
         return False
-    found = json.loads(settings.read_text())
+    try:
+        found = json.loads(settings.read_text())
+    except ValueError:  # no JSON, or not even text
+        found = None
+    if not isinstance(found, dict):
+        raise RunDirectoryError(f"{folder} has a damaged {SETTINGS}: delete that folder, or give another.")
     for key, value in asked.items():
         if found.get(key) != value:
             raise RunDirectoryError(
                 f"{folder} holds a baseline with {key}={found.get(key)}, but {key}={value} is asked for: give "
                 "another folder. Nothing was changed there."
             )
-    return (folder / RESULT).exists()
+    return evaluation_in(folder, asked["steps"]) is not None
 
 
 def _begin(folder: Path, asked: dict[str, Any]) -> IO[bytes]:

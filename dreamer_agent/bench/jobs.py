@@ -49,7 +49,10 @@ class Job:
         return self.task.steps_of(self.method)
 
     def evaluation(self) -> dict[str, Any] | None:
-        """The scores of the finished run; None until it has trained for all of its steps."""
+        """The scores of the finished run; None until it has trained for all of its steps.
+
+        Raises `RunDirectoryError` where they are damaged.
+        """
         return evaluation_of(self)
 
     def finished(self) -> bool:

@@ -60,11 +60,20 @@ class Run:
         self.look()
         try:
             self.work.check()
-            if self.work.finished():
-                self.state = "done"
         except (DreamerError, OSError, ValueError) as error:
             self.state, self.why = "failed", told(error)
-        return self.state in ("done", "failed")
+            return True
+        return self.over()
+
+    def over(self) -> bool:
+        """Whether its folder holds a finished run, or one that has failed since what it holds is damaged."""
+        try:
+            if not self.work.finished():
+                return False
+            self.state = "done"
+        except (DreamerError, OSError, ValueError) as error:
+            self.state, self.why = "failed", told(error)
+        return True
 
     def left(self) -> float | None:
         """Seconds until it has its steps, at the pace of its process; None where that is not known."""
@@ -135,9 +144,9 @@ class Launcher:
         assert run.process is not None
         run.look()
         code = run.process.returncode
-        if run.work.finished():
-            run.state = "done"
-        elif self.stopping:
+        if run.over():
+            return
+        if self.stopping:
             run.state = "stopped"
         elif (code < 0 or code == REQUEUE) and run.retried < self.retries:
             run.state, run.retried = "waiting", run.retried + 1

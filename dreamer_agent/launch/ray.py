@@ -128,8 +128,7 @@ class RayLauncher(Launcher):
     def _over(self, run: Run, result: Mapping[str, Any]) -> None:
         """What became of a run whose trial is over."""
         run.look()
-        if run.work.finished():
-            run.state = "done"
+        if run.over():
             mark_of(run.work).unlink(missing_ok=True)
         elif early := stopped_early(run.work):
             run.state, run.why = "stopped early", why_stopped(early)

@@ -129,9 +129,9 @@ class SlurmLauncher(Launcher):
     def _end(self, run: Run) -> None:
         """What became of a run whose job is over."""
         run.look()
-        if run.work.finished():
-            run.state = "done"
-        elif run.retried < self.retries and not failed_for_good(run.work):
+        if run.over():
+            return
+        if run.retried < self.retries and not failed_for_good(run.work):
             run.state, run.retried = "waiting", run.retried + 1
             self.console.print(f"{name_of(run.work)}: its job ended at {run.step:,.0f} env steps; it goes on")
         else:

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from dreamer_agent.errors import DreamerError
+from dreamer_agent.errors import DreamerError, RunDirectoryError
 from dreamer_agent.registry import in_one_line
 
+BOTH = 2  # scores of a finished run: with sampled and with the likeliest actions; a planner's may follow
 PARENT = "DREAMER_AGENT_PARENT"  # variable of a process that was started: the id of the one that did
 
 
@@ -42,12 +43,51 @@ class Work(Protocol):
 
 
 def evaluation_of(work: Work) -> dict[str, Any] | None:
-    """The scores of a finished run; None until it has trained for all of its steps."""
-    path = work.folder / "evaluation.json"
+    """The scores of a finished run; None until it has trained for all of its steps.
+
+    Raises `RunDirectoryError` where they are damaged.
+    """
+    return evaluation_in(work.folder, work.steps)
+
+
+def evaluation_in(folder: Path, steps: int) -> dict[str, Any] | None:
+    """What the `evaluation.json` of a run directory says; None where it has none, or one of fewer than `steps`.
+
+    Raises `RunDirectoryError` where it is damaged.
+    """
+    path = folder / "evaluation.json"
     if not path.is_file():
         return None
-    content = json.loads(path.read_text())
-    return content if content["env_steps"] >= work.steps else None
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:  # no JSON, or not even text
+        content = None
+    wrong = _wrong(content, steps)
+    if wrong:
+        raise RunDirectoryError(
+            f"{folder} has a damaged evaluation.json ({wrong}): delete that file, and the same command scores "
+            "the run anew; a baseline, which keeps nothing to go on from, it trains anew."
+        )
+    return content if content["env_steps"] >= steps else None
+
+
+def _wrong(content: Any, steps: int) -> str:
+    """What is wrong with an evaluation; empty where nothing is, or where nobody reads more than its steps."""
+    if not isinstance(content, dict):
+        return "it is no JSON object"
+    if not _is_number(content.get("env_steps")):
+        return "env_steps is no number"
+    scores = content.get("scores")
+    if content["env_steps"] < steps:
+        return ""
+    if not isinstance(scores, list) or len(scores) < BOTH:
+        return "scores is no list of those with sampled and with the likeliest actions"
+    means = [score.get("return_mean") if isinstance(score, dict) else None for score in scores]
+    return "" if all(map(_is_number, means)) else "a score has no return_mean"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def log_of(work: Work) -> Path:

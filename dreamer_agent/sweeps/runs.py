@@ -48,14 +48,17 @@ class SweepRun:
         return self.setting.config.train.steps
 
     def evaluation(self) -> dict[str, Any] | None:
-        """The scores of the finished run; None until it has trained for all of its steps."""
+        """The scores of the finished run; None until it has trained for all of its steps.
+
+        Raises `RunDirectoryError` where they are damaged.
+        """
         return evaluation_of(self)
 
     def finished(self) -> bool:
         """Whether it is trained and scored; where the scores are damaged, it is scored anew."""
         try:
             return self.evaluation() is not None
-        except (ValueError, KeyError, TypeError):
+        except RunDirectoryError:
             return False
 
     def held(self) -> int | None:

@@ -126,7 +126,8 @@ def _belongs(run: Run, point: Point) -> bool:
 def _score(run: Run) -> float:
     """The score of a finished run; of one that was stopped early, the return for which it was."""
     assert isinstance(run.work, SweepRun)
-    found, early = run.work.evaluation(), stopped_early(run.work)
+    early = stopped_early(run.work)
+    found = run.work.evaluation() if early is None else None  # it may be damaged where it was stopped
     if found is not None:
         return float(found["scores"][0]["return_mean"])
     assert early is not None

@@ -243,6 +243,20 @@ def test_a_run_begins_anew_until_it_is_finished(tmp_path: Path) -> None:
         train_baseline("random", cartpole, 600, 0, tmp_path / "other", 1)
 
 
+def test_damaged_scores_are_refused_and_without_them_it_is_trained_anew(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    command = ["random", COUNTED, "--steps", "20", "--run", str(run), "--episodes", "1"]
+    assert main(command) == 0
+    whole = result(run)
+    (run / "evaluation.json").write_text('{"env_steps": 20}')
+    capsys.readouterr()
+    assert main(command) == 1
+    assert capsys.readouterr().err.startswith(f"{run} has a damaged evaluation.json (scores is no list")
+    (run / "evaluation.json").unlink()
+    (run / "metrics.jsonl").unlink()
+    assert main(command) == 0 and result(run)["scores"] == whole["scores"] and len(read_metrics(run)) == 1
+
+
 def test_an_unfinished_run_of_other_settings_is_left_as_it_is(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train_baseline("random", EnvConfig(id=COUNTED), 20, 0, run, 1)

@@ -81,6 +81,26 @@ def test_unfinished_runs_are_named_and_left_out(jobs: list[Job]) -> None:
     assert [len(task["methods"]["dreamer"]["seeds"]) for task in content["tasks"]] == [1, 1]
 
 
+@pytest.mark.parametrize("text", ["{damaged", "{}", "null", '{"env_steps": 60000}'])
+def test_damaged_scores_are_named_and_left_out(jobs: list[Job], tmp_path: Path, text: str) -> None:
+    (jobs[3].folder / "evaluation.json").write_text(text)
+    content = collected(jobs)
+    assert [(one["task"], one["seed"]) for one in content["missing"]] == [(CUP.env, 1)]
+    assert content["missing"][0]["why"].startswith("its folder has a damaged evaluation.json (")
+    assert str(tmp_path) not in content["missing"][0]["why"]
+    assert [len(task["methods"]["dreamer"]["seeds"]) for task in content["tasks"]] == [2, 1]
+
+
+def test_a_damaged_baseline_is_named_and_left_out(tmp_path: Path) -> None:
+    first, second = jobs_of(Benchmark("b", (POLE,), methods=("ppo",), seeds=2), tmp_path)
+    finish(first, [20, 500], 500)
+    finish(second, [20, 500], 500)
+    (second.folder / "settings.json").write_text("null")
+    found, (missing,) = finished_of([first, second])
+    assert [one.key for one in found] == [(POLE.env, "ppo", 0)]
+    assert missing["why"] == "its folder has a damaged settings.json: delete that folder, or give another."
+
+
 def test_curves_are_written_as_the_field_overlays_them(jobs: list[Job]) -> None:
     first, second, *_ = overlay(finished_of(jobs)[0])
     assert first == {

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from dreamer_agent.bench.benchmark import Benchmark, Task
 from dreamer_agent.bench.jobs import Job, jobs_of
+from dreamer_agent.errors import RunDirectoryError
 from dreamer_agent.interrupt import REQUEUE
 from dreamer_agent.launch import local as module
 from dreamer_agent.launch.devices import shares
 from dreamer_agent.launch.local import Run, launch
-from dreamer_agent.launch.work import log_of
+from dreamer_agent.launch.work import evaluation_in, log_of
 from tests.bench.runs import finish
 
 TASKS = tuple(Task(f"CartPole-v{number}", 1000, ("classic",)) for number in range(3))
@@ -202,6 +203,59 @@ def test_damaged_metrics_do_not_end_the_launcher(tmp_path: Path) -> None:
     run = Run(job)
     run.look()
     assert (run.step, run.score) == (1000, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{damaged", "it is no JSON object"),
+        ("null", "it is no JSON object"),
+        ("{}", "env_steps is no number"),
+        ('{"env_steps": "1000"}', "env_steps is no number"),
+        ('{"env_steps": 1000}', "scores is no list"),
+        ('{"env_steps": 1000, "scores": []}', "scores is no list"),
+        ('{"env_steps": 1000, "scores": [{"return_mean": 1}]}', "scores is no list"),
+        (
+            '{"env_steps": 1000, "scores": [{"return_mean": 1}, {"return_mean": true}]}',
+            "a score has no return_mean",
+        ),
+        ('{"env_steps": 1000, "scores": [1, 2]}', "a score has no return_mean"),
+    ],
+)
+def test_damaged_scores_are_told(tmp_path: Path, text: str, wrong: str) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(RunDirectoryError) as told:
+        evaluation_in(tmp_path, 1000)
+    assert str(told.value).startswith(f"{tmp_path} has a damaged evaluation.json ({wrong}")
+    assert "): delete that file, and the same command scores the run anew" in str(told.value)
+
+
+def test_scores_of_fewer_steps_are_not_read(tmp_path: Path) -> None:
+    assert evaluation_in(tmp_path, 1000) is None
+    (tmp_path / "evaluation.json").write_text('{"env_steps": 999}')
+    assert evaluation_in(tmp_path, 1000) is None
+
+
+def test_damaged_scores_do_not_end_the_launcher(tmp_path: Path, quick: list[float], monkeypatch) -> None:
+    """Those that lie there already, and those that a process has left."""
+    jobs = jobs_of(Benchmark("b", (TASKS[0], TASKS[2]), seeds=2), tmp_path)
+    finish(jobs[0], [3.0], 5.0)
+    (jobs[0].folder / "evaluation.json").write_text("{}")
+    quick[0], begin = 0.0, Job.command
+
+    def command(job: Job) -> list[str]:
+        executed = begin(job)
+        if job is jobs[1]:
+            executed[2] = WORKER.replace('json.dumps({"env_steps"', '"[]" or json.dumps({"env_steps"')
+        return executed
+
+    monkeypatch.setattr(Job, "command", command)
+    runs = launch(jobs, 2, quiet(), retries=2)
+    assert [run.state for run in runs] == ["failed", "failed", "done", "done"]
+    assert all(f"{run.work.folder} has a damaged evaluation.json" in run.why for run in runs[:2])
+    assert runs[0].process is None and runs[1].process is not None
+    (jobs[0].folder / "evaluation.json").unlink()
+    assert launch(jobs[:1], 1, quiet())[0].state == "done"
 
 
 def test_a_screen_shows_what_is_at_work_and_counts_the_rest() -> None:

@@ -15,6 +15,7 @@ from dreamer_agent.launch.local import Run
 from dreamer_agent.sweeps import command as module
 from dreamer_agent.sweeps.command import is_sweep, report_of, run_sweep, runs_of
 from dreamer_agent.sweeps.plan import plan
+from dreamer_agent.sweeps.results import rows_of
 from dreamer_agent.sweeps.runs import Population, command_of, work
 from dreamer_agent.sweeps.split import as_programs
 from dreamer_agent.sweeps.sweep import load_sweep
@@ -24,6 +25,7 @@ VALUES = dict(text.split("=") for text in TEST_SIZE) | {
     "env.num_envs": 2, "replay.prefill": 64, "replay.ratio": 16, "train.steps": 150, "train.log_every": 50,
     "train.eval_episodes": 2, "train.eval_envs": 2,
 }  # fmt: skip
+SCORED = json.dumps({"env_steps": 150, "updates": 9, "scores": [{"return_mean": 1.0, "return_std": 0.0}] * 2})
 RATES = {"random": {"samples": 2, "values": {"optimizer.learning_rate": {"loguniform": [1e-4, 1e-2]}}}}
 
 
@@ -212,7 +214,7 @@ def test_a_dry_run_says_what_the_launcher_does_with_the_time(tmp_path: Path, mon
     assert "at a time" not in together + jobs
     first, *_ = runs_of(load_sweep(path), out)
     first.folder.mkdir(parents=True)
-    (first.folder / "evaluation.json").write_text('{"env_steps": 150}')
+    (first.folder / "evaluation.json").write_text(SCORED)
     assert run_sweep(path, out, dry=True, at_once=8) == 0
     assert "3 at a time take at least 0:01:00" in capsys.readouterr().out
 
@@ -220,9 +222,15 @@ def test_a_dry_run_says_what_the_launcher_does_with_the_time(tmp_path: Path, mon
 def test_damaged_scores_are_none(tmp_path: Path) -> None:
     run, *_ = runs = runs_of(load_sweep(sweep_file(tmp_path)), tmp_path / "out")
     run.folder.mkdir(parents=True)
-    for text in ("{", "{}", "[]"):
+    for text in ("{", "{}", "[]", "null", '{"env_steps": 150}', SCORED.replace("return_mean", "mean")):
         (run.folder / "evaluation.json").write_text(text)
         assert not run.finished() and plan(runs).finished == 0
+        assert not Population(tuple(runs)).finished()
+        damaged, other, *_ = rows_of(runs, [])
+        assert damaged["state"] == "unreadable" and "has a damaged evaluation.json" in damaged["why"]
+        assert other["state"] == "waiting"
+    (run.folder / "evaluation.json").write_text(SCORED)
+    assert run.finished() and rows_of(runs, [])[0]["state"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +283,7 @@ def test_fewer_env_steps_than_runs_were_begun_with_are_refused(tmp_path: Path, m
     for run in runs[:2]:
         run.folder.mkdir(parents=True)
         save_config(run.setting.config, run.folder / "config.yaml")
-    (runs[0].folder / "evaluation.json").write_text('{"env_steps": 150}')
+    (runs[0].folder / "evaluation.json").write_text(SCORED)
     (runs[2].folder).mkdir()
     (runs[2].folder / "config.yaml").write_text("{damaged")
     monkeypatch.setattr(module, "launch", lambda *_: pytest.fail("it was launched"))

@@ -213,6 +213,9 @@ def test_a_point_that_was_stopped_early_is_pruned_at_the_mean_of_its_returns(tmp
     score = json.loads((members[0].work.folder / "evaluation.json").read_text())["scores"][0]["return_mean"]
     told = Search(sweep, tmp_path, {"samples": 1})._told(optuna, given(runs[0]), members)
     assert told.state.name == "PRUNED" and told.intermediate_values == {20: pytest.approx((score - 9) / 2)}
+    (members[1].work.folder / "evaluation.json").write_text("{damaged")
+    again = Search(sweep, tmp_path, {"samples": 1})._told(optuna, given(runs[0]), members)
+    assert again.intermediate_values == told.intermediate_values
 
 
 def test_every_kind_of_value_is_suggested(tmp_path: Path) -> None:
