@@ -73,12 +73,15 @@ class Job:
 
 
 def jobs_of(benchmark: Benchmark, root: Path, seeds: Sequence[int] | None = None) -> list[Job]:
-    """All runs of a benchmark: the first seed of every task and method first, then the second one, ..."""
+    """All runs of a benchmark: the first seed of every task and method first, then the second one, ...
+
+    A method that is named twice is run once.
+    """
     return [
         Job(task, method, seed, str(root), benchmark.episodes)
         for seed in (range(benchmark.seeds) if seeds is None else seeds)
         for task in benchmark.tasks
-        for method in benchmark.methods
+        for method in dict.fromkeys(benchmark.methods)
         if task.allows(method)
     ]
 
