@@ -18,6 +18,7 @@ from dreamer_agent.bench.finished import finished_of
 from dreamer_agent.bench.jobs import Job, jobs_of
 from dreamer_agent.bench.report import write_report
 from dreamer_agent.bench.results import gate
+from dreamer_agent.envs.catalogue import check_installed
 from dreamer_agent.errors import ConfigError, RunDirectoryError, missing_extra
 from dreamer_agent.interrupt import REQUEUE
 from dreamer_agent.launch.local import RETRIES, launch
@@ -38,7 +39,7 @@ def run_benchmark(
     the same call goes on.
     """
     chosen = benchmark.select(tasks, methods)
-    check_benchmark(chosen, gated)
+    check_benchmark(chosen, gated, not only_report)
     console = Console(highlight=False, soft_wrap=True)
     jobs = jobs_of(chosen, folder, seeds)
     if not jobs:
@@ -47,8 +48,6 @@ def run_benchmark(
         check_fresh(jobs)
     code = 0
     if not only_report:
-        if set(chosen.methods) != {OURS} and importlib.util.find_spec("stable_baselines3") is None:
-            raise missing_extra("stable-baselines3", "sb3")
         try:
             runs = launch(jobs, at_once, console, RETRIES)
         except KeyboardInterrupt:  # the second one
@@ -69,13 +68,29 @@ def run_benchmark(
     return code
 
 
-def check_benchmark(benchmark: Benchmark, gated: bool = False) -> None:
-    """Raise a `DreamerError` for what would fail hours later: settings, methods, packages, gates."""
+def check_benchmark(benchmark: Benchmark, gated: bool = False, trained: bool = True) -> None:
+    """Raise a `DreamerError` for what would fail hours later: settings, methods, gates; where runs are to be
+    `trained`, packages.
+    """
     check_methods(benchmark.methods)
     if gated and all(task.gate is None for task in benchmark.tasks):
         raise ConfigError(f"The benchmark '{benchmark.name}' has no gates: give its tasks a `gate`.")
     for task in benchmark.tasks:
         task.config(0, benchmark.episodes)
+    if trained:
+        check_packages(benchmark)
+
+
+def check_packages(benchmark: Benchmark) -> None:
+    """Raise `MissingExtraError` where a run needs a package that is not installed: else each process would only
+    start to say so.
+    """
+    for task in benchmark.tasks:
+        methods = {method for method in benchmark.methods if task.allows(method)}
+        if methods:
+            check_installed(task.env)
+        if methods - {OURS} and importlib.util.find_spec("stable_baselines3") is None:
+            raise missing_extra("stable-baselines3", "sb3")
 
 
 def check_fresh(jobs: Sequence[Job]) -> None:

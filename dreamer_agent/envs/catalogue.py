@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dreamer_agent.envs.make import SUITES
-from dreamer_agent.errors import ConfigError
+from dreamer_agent.errors import ConfigError, missing_extra
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,14 @@ class Library:
     tasks: Callable[[], list[str]]
 
     @property
+    def missing(self) -> list[str]:
+        """The modules that cannot be found; none is imported."""
+        return [module for module in self.modules if importlib.util.find_spec(module) is None]
+
+    @property
     def installed(self) -> bool:
-        """Whether all modules can be found; none is imported."""
-        return all(importlib.util.find_spec(module) for module in self.modules)
+        """Whether all modules can be found."""
+        return not self.missing
 
     @property
     def command(self) -> str:
@@ -42,6 +47,28 @@ def tasks_of(suite: str) -> list[str]:
     if suite not in LIBRARIES:
         raise ConfigError(f"The suite '{suite}' does not list its tasks: see the documentation of its package.")
     return [f"{suite}:{task}" for task in LIBRARIES[suite].tasks()]
+
+
+def check_installed(env: str) -> None:
+    """Raise `MissingExtraError` where the environment with the id `env` needs a package that is not installed.
+
+    Only of suites and of gymnasium's own ids is known what they need; nothing is made or imported.
+    """
+    library = _library_of(env)
+    if library is not None and library.missing:
+        raise missing_extra(library.missing[0], library.extra)
+
+
+def _library_of(env: str) -> Library | None:
+    """What the environment with the id `env` needs beside gymnasium; None where nothing, or nothing is known."""
+    suite, colon, _ = env.partition(":")
+    if colon:
+        return LIBRARIES.get(suite)
+    import gymnasium as gym
+
+    made_by = str(gym.registry[env].entry_point) if env in gym.registry else ""
+    groups = [group for group in GROUPS if made_by.startswith(f"gymnasium.envs.{GYMNASIUM[group]}.")]
+    return GROUPS[groups[0]] if groups and groups[0] not in TO_DRAW else None
 
 
 def _ours(module: str) -> Callable[[], list[str]]:
@@ -104,4 +131,5 @@ GYMNASIUM = {
     "toy-text": "toy_text",
 }  # extra -> folder of gymnasium; their ids are written without a suite
 NEEDS = {"box2d": "Box2D", "classic": "pygame", "mujoco": "mujoco", "toy-text": "pygame"}  # module of the extra
+TO_DRAW = ("classic", "toy-text")  # need their module for pictures alone
 GROUPS = {name: Library((NEEDS[name],), name, lambda: []) for name in GYMNASIUM}

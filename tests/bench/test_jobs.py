@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import io
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from dreamer_agent.bench import command
 from dreamer_agent.bench.benchmark import Benchmark, Task, load_benchmark, with_settings
 from dreamer_agent.bench.command import run_benchmark
 from dreamer_agent.bench.finished import finished_of
 from dreamer_agent.bench.jobs import Job, check, jobs_of
-from dreamer_agent.errors import RunDirectoryError
+from dreamer_agent.envs.catalogue import LIBRARIES, Library
+from dreamer_agent.errors import MissingExtraError, RunDirectoryError
 from dreamer_agent.launch.local import launch
 from tests.bench.runs import finish
 from tests.conftest import TEST_SIZE
@@ -43,6 +47,22 @@ def test_a_finished_run_is_of_the_values_that_it_was_trained_with(tmp_path: Path
     assert run.state == "failed" and "give another --out" in run.why
     (job.folder / "evaluation.json").unlink()  # not finished: it may go on so
     check(changed[0])
+
+
+def test_missing_packages_are_told_before_anything_starts(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "launch", lambda *_: pytest.fail("it was launched"))
+    tasks = (Task("CartPole-v1", 1000, ("classic",)), Task("atari:pong", 1000, methods=("dreamer",)))
+    benchmark = Benchmark("b", tasks, seeds=1)
+    monkeypatch.setitem(LIBRARIES, "atari", Library(("not_there",), "atari", list))
+    with pytest.raises(MissingExtraError, match=r"'not_there' is not installed.*dreamer-agent\[atari\]"):
+        run_benchmark(benchmark, tmp_path / "out")
+    theirs = dataclasses.replace(benchmark, methods=("random",))  # which leaves the game out
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"'stable-baselines3' is not installed"):
+        run_benchmark(theirs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(RunDirectoryError, match="nothing to report"):
+        run_benchmark(benchmark, tmp_path / "out", only_report=True)
 
 
 def test_a_real_run_from_the_command_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dreamer_agent.envs import SUITES
-from dreamer_agent.envs.catalogue import GROUPS, LIBRARIES, tasks_of
+from dreamer_agent.envs.catalogue import GROUPS, LIBRARIES, check_installed, tasks_of
 from dreamer_agent.envs.sources import OBJECT
-from dreamer_agent.errors import ConfigError
+from dreamer_agent.errors import ConfigError, MissingExtraError
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
 
@@ -28,6 +29,19 @@ def test_the_tasks_of_what_is_installed_are_listed(suite: str) -> None:
         pytest.skip("not installed")
     tasks = tasks_of(suite)
     assert tasks and all(task.startswith(f"{suite}:") == (suite in LIBRARIES) for task in tasks)
+
+
+def test_what_an_environment_needs_is_told_before_it_is_made(monkeypatch) -> None:
+    known = LIBRARIES | GROUPS
+    for name in ("dmc", "box2d", "classic", "toy-text"):
+        held = LIBRARIES if name in LIBRARIES else GROUPS
+        monkeypatch.setitem(held, name, replace(known[name], modules=("json", f"no_{name}")))
+    with pytest.raises(MissingExtraError, match=r"'no_dmc' is not installed.*dreamer-agent\[dmc\]"):
+        check_installed("dmc:walker_walk")
+    with pytest.raises(MissingExtraError, match=r"'no_box2d' is not installed.*dreamer-agent\[box2d\]"):
+        check_installed("LunarLander-v3")
+    for env in ("CartPole-v1", "FrozenLake-v1", "toy:catch", "dream:runs/1", "mine:Thermostat", "Unknown-v0"):
+        check_installed(env)
 
 
 def test_a_suite_without_a_list_says_so() -> None:
