@@ -123,7 +123,7 @@ class Benchmark:
                 known = ", ".join(task.env for task in self.tasks)
                 raise ConfigError(f"The benchmark '{self.name}' has no task '{name}': choose from {known}.")
             chosen += [task for task in found if task not in chosen]
-        kept = tuple(dict.fromkeys(methods)) or self.methods
+        kept = tuple(methods) or self.methods
         return dataclasses.replace(self, tasks=tuple(chosen) or self.tasks, methods=kept)
 
 

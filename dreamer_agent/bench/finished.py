@@ -18,6 +18,7 @@ from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
 from dreamer_agent.training.metrics import read_metrics
 
+NOT_BEGUN = "not begun"
 LAST = 0.05  # share of the budget whose episodes make the "last 5%"
 
 
@@ -58,7 +59,7 @@ def finished_of(jobs: Sequence[Job]) -> tuple[list[Finished], list[dict[str, Any
     """The finished ones of `jobs`; of each of the others its task, method, seed, and why it does not count."""
     found, missing = [], []
     for job in jobs:
-        why = "not finished"
+        why = "not finished" if job.folder.exists() else NOT_BEGUN
         try:
             check(job)
             one = _finished(job)
@@ -119,7 +120,12 @@ def _reported(job: Job, rows: Sequence[dict[str, Any]], numbers: dict[str, float
 
 
 def _minutes(rows: Sequence[dict[str, Any]]) -> float:
-    """Time spent training: without start-up, compilation and evaluations, as the rows of the metrics tell it."""
+    """Minutes of training until the last row of the metrics, from the pace that each row tells.
+
+    With compilation, checkpoints and evaluations on the way, which happen while the pace is timed; without what
+    comes before the first step (imports, making the environments and the networks, reading a checkpoint) and the
+    final evaluation. Where a run was resumed, all steps since the row before count at the pace since then.
+    """
     seconds, before = 0.0, 0.0
     for row in rows:
         pace = row.get("time/env_steps_per_s")

@@ -22,8 +22,8 @@ _ABOUT = (
     f"action repeat, without resets), **frames** those of the simulator. **Frames to {REACHED:.0%}**: those "
     f"after which the mean return of the last {EPISODES} training episodes was first logged as at least "
     f"{REACHED:.0%} of the way from the lower end of the task's scale to the upper "
-    "one. Several seeds are given as median (least to most). **Minutes** are those between the "
-    "first and the last row of metrics: with compilation, without imports and the final evaluation."
+    "one. Several seeds are given as median (least to most). **Minutes** are those of "
+    "training, as the rows of metrics tell them: with compilation, without imports and the final evaluation."
 )
 
 

@@ -27,15 +27,17 @@ def missing_told(missing: Sequence[dict[str, Any]]) -> str:
 
 def not_run_told(left: Sequence[dict[str, Any]]) -> list[str]:
     """What the definition asks for and is not here: whole tasks, and seeds."""
-    none, fewer = [], []
+    groups: dict[int, dict[str, list[str]]] = {}
     for one in left:
-        name = f"{one['task']} ({LABELS.get(one['method'], one['method'])})"
-        if one["seeds"]:
-            fewer.append(f"{name} {one['seeds']}")
-        else:
-            none.append(name)
-    parts = [f"**Not run yet.** {', '.join(none)}."] if none else []
-    return parts + ([f"**Fewer seeds than the {left[0]['of']} asked for.** {', '.join(fewer)}."] if fewer else [])
+        methods = groups.setdefault(one["seeds"], {}).setdefault(one["task"], [])
+        methods.append(LABELS.get(one["method"], one["method"]))
+    told = {
+        seeds: ", ".join(f"{task} ({', '.join(methods)})" for task, methods in tasks.items())
+        for seeds, tasks in sorted(groups.items())
+    }
+    parts = [f"**Not run yet.** {told.pop(0)}."] if 0 in told else []
+    fewer = "; ".join(f"{seeds} of {tasks}" for seeds, tasks in told.items())
+    return parts + ([f"**Fewer seeds than the {left[0]['of']} asked for.** {fewer}."] if fewer else [])
 
 
 def other_episodes_told(content: dict[str, Any]) -> list[str]:

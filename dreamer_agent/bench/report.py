@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_agent.bench.benchmark import LABELS, Benchmark
-from dreamer_agent.bench.finished import Finished, finished_of
+from dreamer_agent.bench.finished import NOT_BEGUN, Finished, finished_of
 from dreamer_agent.bench.jobs import Job
 from dreamer_agent.bench.page import markdown
 from dreamer_agent.bench.records import keep, recorded
@@ -42,6 +42,8 @@ def write_report(benchmark: Benchmark, jobs: Sequence[Job], folder: Path, comman
         raise RunDirectoryError("There is nothing to report: no run of the benchmark is finished there.")
     known = {one.key for one in finished}
     missing = [one for one in unfinished if (one["task"], one["method"], one["seed"]) not in known] + unfit
+    if benchmark.defined:  # then these are in what was not run
+        missing = [one for one in missing if one["why"] != NOT_BEGUN]
     content = {"command": command, **collect(benchmark, finished, missing)}
     content["not_run"] = not_run(benchmark, finished)
     write_text(folder / "report.json", json.dumps(content, indent=1) + "\n")

@@ -79,8 +79,9 @@ def test_jobs_go_through_all_tasks_before_the_next_seed(tmp_path: Path) -> None:
 
 
 def test_what_is_named_twice_is_run_once(tmp_path: Path) -> None:
-    benchmark = load_benchmark(["classic"]).select(["CartPole-v1", "Pendulum-v1", "CartPole-v1"])
-    jobs = jobs_of(with_settings(benchmark, methods=("ppo", "random", "ppo")), tmp_path, [0])
+    names = ["CartPole-v1", "Pendulum-v1", "CartPole-v1"]
+    benchmark = load_benchmark(["classic"]).select(names, ["ppo", "random", "ppo"])
+    jobs = jobs_of(benchmark, tmp_path, [0])
     assert [(job.task.env, job.method) for job in jobs] == [
         ("CartPole-v1", "ppo"), ("CartPole-v1", "random"), ("Pendulum-v1", "ppo"), ("Pendulum-v1", "random"),
     ]  # fmt: skip

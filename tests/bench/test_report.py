@@ -214,9 +214,9 @@ def test_what_the_definition_asks_for_and_nobody_ran_is_named(jobs: list[Job], t
         asked, jobs_of(asked.select([POLE.env], ["dreamer"]), tmp_path, [0]), tmp_path / "part", "command"
     )
     page = (tmp_path / "part" / "report.md").read_text()
-    others = "CartPole-v1 (ppo), dmc:ball_in_cup_catch (dreamer_agent), dmc:ball_in_cup_catch (ppo)"
+    others = "CartPole-v1 (ppo), dmc:ball_in_cup_catch (dreamer_agent, ppo)"
     assert f"**Not run yet.** {others}." in page
-    assert "**Fewer seeds than the 2 asked for.** CartPole-v1 (dreamer_agent) 1." in page
+    assert "**Fewer seeds than the 2 asked for.** 1 of CartPole-v1 (dreamer_agent)." in page
     assert "**Scored over 4 episodes, not 100**: 1 of 1 runs." in page
     free = dataclasses.replace(asked, defined=False)  # of ids, with whatever was asked for
     assert not write_report(free, jobs[:1], tmp_path / "free", "command")["not_run"]
