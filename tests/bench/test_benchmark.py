@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from dreamer_agent.bench.benchmark import Task, benchmark_names, load_benchmark, with_settings
 from dreamer_agent.bench.jobs import job_from, jobs_of
 from dreamer_agent.bench.reference import published
 from dreamer_agent.config import load_config, preset_names
+from dreamer_agent.envs.catalogue import LIBRARIES, tasks_of
 from dreamer_agent.errors import ConfigError
 
 
@@ -37,6 +39,53 @@ def test_published_tasks_are_in_the_reference_data() -> None:
             if task.published and not published(task.suite.split(), task.published):
                 missing.add(task.published)
     assert not missing
+
+
+@pytest.mark.parametrize("name", benchmark_names())
+def test_tasks_are_known_where_they_are_installed(name: str) -> None:
+    ids = {task.env for task in load_benchmark([name]).tasks}
+    suites = {id.partition(":")[0] for id in ids if ":" in id}
+    installed = [suite for suite in suites if LIBRARIES[suite].installed]
+    known = {task for suite in installed for task in tasks_of(suite)} | set(gym.registry)
+    assert not {id for id in ids if ":" not in id or id.partition(":")[0] in installed} - known
+
+
+@pytest.mark.parametrize("name", ["atari", "atari100k", "crafter", "dmc_proprio", "dmc_vision", "procgen"])
+def test_budgets_are_those_of_the_published_curves(name: str) -> None:
+    for task in load_benchmark([name]).tasks:
+        rows = published(task.suite.split(), task.published)
+        drawn = [row for row in rows if row.method in (task.drawn or ("dreamerv3",))]
+        assert drawn and {row.budget for row in drawn} == {task.steps * task.frames_per_step()}
+
+
+def test_scales_of_procgen_give_the_published_mean_of_normalised_scores() -> None:
+    tasks = load_benchmark(["procgen"]).tasks
+    for method, mean in (("dreamerv3", 0.6569), ("ppg", 0.6446), ("ppo_fixhp", 0.4254)):  # rows ALL of scores.csv
+        scores = []
+        for task in tasks:
+            (row,) = (row for row in published(["procgen"], task.published) if row.method == method)
+            assert task.low is not None and task.high is not None
+            scores.append((row.mean - task.low) / (task.high - task.low))
+        assert len(scores) == 16 and sum(scores) / 16 == pytest.approx(mean, abs=1e-4)
+
+
+def test_steps_of_bsuite_are_its_episodes_by_their_length() -> None:
+    suite, sweep = pytest.importorskip("bsuite"), pytest.importorskip("bsuite.sweep")
+    tasks = {task.env.partition(":")[2]: task.steps for task in load_benchmark(["bsuite"]).tasks}
+    for name, steps in tasks.items():
+        env, length = suite.load_from_id(name), 0
+        step = env.reset()
+        while not step.last() and length < 1000:
+            step, length = env.step(0), length + 1
+        wanted = 1000 if name.startswith("cartpole") else length  # whose poles fall before their time is over
+        assert steps == sweep.EPISODES[name] * wanted
+    experiments = {one.partition("/")[0] for one in sweep.SWEEP if not one.startswith("mnist")}
+    assert {name.partition("/")[0] for name in tasks} == experiments
+
+
+def test_a_mission_is_observed_beside_the_symbols() -> None:
+    (task,) = load_benchmark(["minigrid"]).select(["MiniGrid-GoToDoor-5x5-v0"]).tasks
+    assert task.config(0, 1).env.kwargs == {"view": "symbols", "mission": True}
 
 
 def test_presets_hold_the_protocol() -> None:
