@@ -80,7 +80,8 @@ def _draw(axis: Any, panel: Panel, colors: Mapping[str, str]) -> None:
     axis.yaxis.set_major_formatter(number)
     axis.set(xlabel=panel.unit, ylabel="return of training episodes", title=panel.title)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
+    if axis.get_legend_handles_labels()[0]:  # a run without an episode that ended has no curve
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
 
 
 def thousands(value: float, _: Any = None) -> str:

@@ -73,7 +73,7 @@ def _envpool() -> Any:
     """The module `envpool`, once what draws its games is there, too."""
     envpool = library("procgen", "envpool", "envpool")
     try:
-        importlib.import_module("envpool.procgen")
+        _ = importlib.import_module("envpool.procgen").ProcgenEnvSpec  # 1.2.5 tells only here that Qt is missing
     except ImportError as error:
         raise MissingExtraError(
             f"The games of envpool could not be loaded ({error}): on Debian or Ubuntu `apt install libqt5gui5`, "

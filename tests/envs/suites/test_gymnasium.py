@@ -1,4 +1,4 @@
-"""gymnasium's own groups behind an extra, where they are installed: each steps, and MuJoCo trains."""
+"""gymnasium's own groups behind an extra, where they are installed: each steps, and one of each trains."""
 
 from __future__ import annotations
 
@@ -37,3 +37,7 @@ def test_mujoco_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_box2d_trains(tmp_path: Path) -> None:
     pytest.importorskip("Box2D")
     assert_trains("LunarLander-v3", "classic", tmp_path)
+
+
+def test_toy_text_trains(tmp_path: Path) -> None:
+    assert_trains("FrozenLake-v1", "classic", tmp_path)

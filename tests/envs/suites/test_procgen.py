@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ from tests.envs.suites.training import assert_trains, played
 @pytest.fixture
 def envpool() -> None:
     pytest.importorskip("envpool")
-    pytest.importorskip("envpool.procgen", exc_type=ImportError)
+    try:
+        suite._envpool()
+    except MissingExtraError as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.mark.parametrize("game", suite.GAMES)
@@ -87,6 +91,17 @@ def test_what_is_missing_is_named(envpool: None, monkeypatch: pytest.MonkeyPatch
         make_env(EnvConfig(id="procgen:coinrun"))
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(MissingExtraError, match=r"'envpool' is not installed.*dreamer-agent\[procgen\]"):
+        make_env(EnvConfig(id="procgen:coinrun"))
+
+
+def test_a_qt_that_is_missed_only_when_a_game_is_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Games(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise ImportError("libQt5Gui.so.5")
+
+    monkeypatch.setitem(sys.modules, "envpool", ModuleType("envpool"))
+    monkeypatch.setitem(sys.modules, "envpool.procgen", Games("envpool.procgen"))
+    with pytest.raises(MissingExtraError, match=r"libQt5Gui\.so\.5.*apt install libqt5gui5"):
         make_env(EnvConfig(id="procgen:coinrun"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from dreamer_agent.envs.jax_adapter import JaxVectorEnv
 from dreamer_agent.envs.suites.parts import pixels, settled
 from dreamer_agent.errors import ConfigError, MissingExtraError
 from dreamer_agent.specs import ArraySpec
+from tests.envs.suites.training import assert_trains
 
 LIMIT = 3
 
@@ -113,6 +115,13 @@ def test_a_limit_truncates_and_is_no_end(played: Played) -> None:
     assert [rows.is_first.tolist() for rows in played.rows] == [
         [t in (0, LIMIT + 1)] * 2 for t in range(LIMIT + 3)
     ]
+
+
+def test_it_trains(played: Played, tmp_path: Path) -> None:
+    if played.task.id.startswith("craftax:"):
+        pytest.skip("test_craftax trains it with its own preset")
+    kwargs = [f"env.kwargs.{key}={value}" for key, value in played.task.kwargs.items()]
+    assert_trains(played.task.id, "classic", tmp_path, *kwargs)
 
 
 def test_step_compiles_once(played: Played) -> None:
