@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from dreamer_agent.config import save_config
 from dreamer_agent.dreams import Compared, OpenLoop
 from dreamer_agent.plots import curve, curves, draw_curves, draw_images, draw_vectors, plot_runs
+from dreamer_agent.plots.benchmarks import Panel, draw_benchmark
 from dreamer_agent.plots.curves import band
 from dreamer_agent.plots.dream import _series
 from dreamer_agent.plots.runs import _labels, _settings
@@ -141,3 +143,12 @@ def test_legends_of_neighbours_do_not_meet(tmp_path, monkeypatch) -> None:
     curves.draw_panels({name: {f"{way}, {long}": [line] for way in "ab"} for name in "xy"}, tmp_path / "x.png")
     left, right = (axis.get_legend().get_window_extent() for axis in drawn[0].axes)
     assert left.x1 <= right.x0
+
+
+def test_a_task_without_an_episode_that_ended_has_no_legend(tmp_path: Path) -> None:
+    line = (np.arange(3.0), np.ones(3))
+    panels = [Panel("none", {"ours": [(np.zeros(0), np.zeros(0))]}), Panel("some", {"ours": [line]})]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_benchmark(panels, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 0
