@@ -116,7 +116,7 @@ LIBRARIES = {
     "dmc": Library(("dm_control", "mujoco"), "dmc", _ours("dmc")),
     "envpool": Library(("envpool",), "envpool", _ours("envpool")),
     "gymnax": Library(("gymnax", "six"), "gymnax", _from("gymnax", "gymnax", "registered_envs")),
-    "memory_maze": Library(("memory_maze", "dm_control", "mujoco"), "memory_maze", _ours("memory_maze")),
+    "memory_maze": Library(("memory_maze", "dm_control", "mujoco"), "memory-maze", _ours("memory_maze")),
     "minigrid": Library(("minigrid",), "minigrid", _ours("minigrid")),
     "navix": Library(("navix",), "navix", _from("navix", "navix", "registry")),
     "playground": Library(("mujoco_playground",), "playground", _ours("playground")),

@@ -13,6 +13,7 @@ from dreamer_agent.envs.suites.libraries import library, refuse_unknown
 from dreamer_agent.errors import missing_extra
 
 PACKAGE = "memory_maze"
+EXTRA = "memory-maze"  # older versions of pip find no extra with an underscore
 TASKS = ("9x9", "11x11", "13x13", "15x15")
 
 
@@ -54,14 +55,14 @@ def _module() -> Any:
     The package refuses to be imported without the old gym, where it registers its names: where that is missing,
     its modules are imported without running the package's own file.
     """
-    drawing_library(PACKAGE, "dm_control.composer", "dm-control")
+    drawing_library(EXTRA, "dm_control.composer", "dm-control")
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
-        raise missing_extra("memory-maze", PACKAGE)
+        raise missing_extra("memory-maze", EXTRA)
     if PACKAGE in sys.modules or importlib.util.find_spec("gym"):
-        return library(PACKAGE, f"{PACKAGE}.tasks", "memory-maze")
+        return library(EXTRA, f"{PACKAGE}.tasks")
     sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
     try:
-        return library(PACKAGE, f"{PACKAGE}.tasks", "memory-maze")
+        return library(EXTRA, f"{PACKAGE}.tasks")
     finally:
         del sys.modules[PACKAGE]
