@@ -2,9 +2,9 @@
 
     python -m benchmarks.certainty [--runs runs/benchmarks/certainty] [--steps 6000]
 
-Two runs (seed 0, preset `classic`, resumable) of the same environment, which never pays for the flag: with rewards of
--1, as gymnasium has them, and with rewards of 0. Entropies of the policy in imagination (nats, log 3 is even) over env
-steps go to benchmarks/results/certainty.json.
+Two runs (seed 0, preset `classic`, resumable) of the same environment: with rewards of -1, as gymnasium has them,
+and with rewards of 0. Entropies of the policy in imagination (nats, log 3 is even) over env steps go to
+benchmarks/results/certainty.json.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from dreamer_agent.files import write_text
 from dreamer_agent.launch.work import evaluation_in
 from dreamer_agent.training.evaluate import EVALUATION_SEED, Evaluation
 from dreamer_agent.training.lock import locked
-from dreamer_agent.training.run_directory import provenance
+from dreamer_agent.training.run_directory import ORIGIN, provenance
 
 PACKAGES = ("stable-baselines3", "torch")
 RESULT, SETTINGS = "evaluation.json", "settings.json"
@@ -218,7 +218,7 @@ def _begin(folder: Path, asked: dict[str, Any]) -> IO[bytes]:
     (folder / "metrics.jsonl").unlink(missing_ok=True)
     origin = provenance()
     origin["packages"] |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    write_text(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
+    write_text(folder / ORIGIN, json.dumps(origin, indent=2) + "\n")
     write_text(folder / SETTINGS, json.dumps(asked, indent=2) + "\n")
     return lock
 

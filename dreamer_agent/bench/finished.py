@@ -17,6 +17,7 @@ from dreamer_agent.errors import ConfigError, DreamerError
 from dreamer_agent.launch.work import told
 from dreamer_agent.statistics import Episodes, episodes_of, mean_between, steps_to
 from dreamer_agent.training.metrics import read_metrics
+from dreamer_agent.training.run_directory import ORIGIN
 
 NOT_BEGUN = "not begun"
 LAST = 0.05  # share of the budget whose episodes make the "last 5%"
@@ -91,7 +92,7 @@ def _finished(job: Job) -> Finished | None:
         "config_hash": hash_of(values),
         "values": values,
         "settings": _settings(job),
-        "provenance": json.loads((job.folder / "provenance.json").read_text()),
+        "provenance": json.loads((job.folder / ORIGIN).read_text()),
     }
     return Finished(job, episodes_of(rows), facts)
 

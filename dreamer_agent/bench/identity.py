@@ -14,6 +14,7 @@ from dreamer_agent.values import flatten, to_dict
 NOT_LEARNED_FROM = ("train.", "mesh.", "env.processes", "env.ray")
 HASHED = ("train.steps", "train.loop", "train.max_skipped", "train.updates_per_dispatch")  # of train.*
 BEFORE = {"optimizer.average": 1.0}  # what was done before there was such a value, where its default is another
+ABSENT = "(none)"  # what stands for a value that there is not
 GONE = ("env.isolate",)  # values that nothing was learned from, and that there are no more
 
 
@@ -39,8 +40,9 @@ def difference(held: dict[str, Any], asked: dict[str, Any]) -> str:
     """The first value in which a run differs from what is asked for, as a part of a sentence; empty for none."""
     held = _completed(held, asked)
     for key in sorted(held | asked):
-        if held.get(key) != asked.get(key):
-            return f"{key}={held.get(key)}, but {key}={asked.get(key)} is asked for"
+        before, now = held.get(key, ABSENT), asked.get(key, ABSENT)
+        if before != now:
+            return f"{key}={before}, but {key}={now} is asked for"
     return ""
 
 
@@ -62,7 +64,7 @@ def same_values(held: dict[str, Any], asked: dict[str, Any]) -> bool:
 
     A value that did not exist when it was made counts as what the code did then: its default, or `BEFORE`.
     """
-    return _completed(held, asked) == asked
+    return not difference(held, asked)
 
 
 def _completed(held: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:

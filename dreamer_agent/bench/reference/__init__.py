@@ -16,9 +16,8 @@ from pathlib import Path
 
 FILE = Path(__file__).parent / "scores.csv"
 TENTHS = tuple(f"c{number}" for number in range(10, 101, 10))
-NUMBERS = {
-    "crafter_score_%": "Crafter score over training, %"
-}  # metrics that are no returns, as reports name them
+# Metrics that are no returns, and what reports call them.
+NUMBERS = {"crafter_score_%": "Crafter score over training, %"}
 RETURNS = ("train_episode_return", "return", "eval_return")  # metrics that a mean return compares with
 
 
